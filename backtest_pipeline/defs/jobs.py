@@ -34,7 +34,7 @@ second_opinion_job = dg.define_asset_job(
     "second_opinion",
     selection=_SECOND_OPINION,
     executor_def=dg.in_process_executor,
-    description="Recomputes a sample of the stored backtests with vectorbt and compares returns.",
+    description="Gives vectorbt the orders of each new backtest and compares sizes and returns.",
 )
 replay_job = dg.define_asset_job(
     "replay",

@@ -63,8 +63,8 @@ def weekly_look_ahead(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     )
 
 
-weekly_second_opinion = dg.ScheduleDefinition(
-    job=second_opinion_job, **as_schedule("weekly_second_opinion")
+nightly_second_opinion = dg.ScheduleDefinition(
+    job=second_opinion_job, **as_schedule("nightly_second_opinion")
 )
 
 

@@ -24,11 +24,13 @@ from backtest_pipeline.simulation.engine import ENGINE_VERSION
 from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS
 from backtest_pipeline.simulation.metrics.metrics import METRICS_VERSION
 from backtest_pipeline.simulation.planned.planned_book import PLANS_VERSION
+from backtest_pipeline.simulation.vectorbt_engine.library import vectorbt_identity
 from backtest_pipeline.strategies.cross_section.definition import KIND
 from backtest_pipeline.strategies.registry import strategies, strategy_hash
 from backtest_pipeline.strategies.strategy import SIGNALS_VERSION
 from backtest_pipeline.strategist.judge import JUDGE_VERSION
 from backtest_pipeline.strategist.regime_rules import RULES_VERSION
+from backtest_pipeline.trading.engine_names import EngineName
 
 PLANNED = "planned"
 """`kind` of the configuration, and `split`, of a run that follows the plans of a book."""
@@ -36,7 +38,7 @@ _SIGNALS = {"features": FEATURES_VERSION, "signals": SIGNALS_VERSION}
 _RUN = {**_SIGNALS, "engine": ENGINE_VERSION, "metrics": METRICS_VERSION}
 
 
-def _text(versions: dict[str, int], *strategy_names: str) -> str:
+def _text(versions: Mapping[str, int | str], *strategy_names: str) -> str:
     declared = [f"{name} {version}" for name, version in sorted(versions.items())]
     own = [f"{name} {strategy_hash(name)}" for name in strategy_names]
     return ", ".join((*declared, *own))
@@ -72,15 +74,26 @@ def probe_code(strategy: str) -> str:
     return _text({**_SIGNALS, "look_ahead": LOOK_AHEAD_VERSION}, strategy)
 
 
-def run_code(strategy: str, *, is_walk_forward: bool = False, benchmark: str = "asset") -> str:
+def run_code(
+    strategy: str,
+    *,
+    is_walk_forward: bool = False,
+    benchmark: str = "asset",
+    engine: str = EngineName.ACCOUNT,
+) -> str:
     """Code version of a run; raises UnknownName for an unknown strategy.
 
     Args:
         strategy: strategy that it trades.
         is_walk_forward: whether its parameters were chosen fold by fold.
         benchmark: its benchmark; one made of other assets depends on the portfolio code too.
+        engine: who simulates it. What vectorbt simulates follows from its version too, beside that
+            of the account, which holds the benchmark.
     """
-    versions = dict(_RUN)
+    versions: dict[str, int | str] = dict(_RUN)
+    if engine == EngineName.VECTORBT:
+        name, version = vectorbt_identity()
+        versions[name] = version
     if is_walk_forward:
         versions["walk_forward"] = WALK_FORWARD_VERSION
     if benchmark not in BENCHMARKS:
@@ -103,16 +116,18 @@ def code_of_config(config: Mapping[str, Any]) -> str:
         config["strategy"],
         is_walk_forward="walk_forward" in config,
         benchmark=config["benchmark"],
+        engine=config.get("engine", EngineName.ACCOUNT),
     )
 
 
 def todays_run_codes() -> frozenset[str]:
     """The code versions that runs of any strategy would have today."""
     return frozenset(
-        run_code(name, is_walk_forward=walk_forwards, benchmark=benchmark)
+        run_code(name, is_walk_forward=walk_forwards, benchmark=benchmark, engine=engine)
         for name in strategies()
         for walk_forwards in (False, True)
         for benchmark in ("asset", "universe")
+        for engine in EngineName
     ) | {PLANNED_CODE, CROSS_SECTION_CODE}
 
 

@@ -13,6 +13,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.trading.bounds import require_number, require_whole
 from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline.trading.direction import Direction
+from backtest_pipeline.trading.engine_names import EngineName
 from backtest_pipeline.trading.sizing import ByExpression, FixedFractional, Sizing
 from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
 
@@ -83,10 +84,18 @@ class SimulationConfig:
     risk_free: Annotated[
         float, Field(description="risk-free return per day, a fraction: 4 % a year is 0.0001")
     ] = 0.0
+    engine: Annotated[
+        EngineName,
+        Field(
+            description="who simulates: account, or vectorbt for what it can hold, "
+            "see docs/vectorbt.md"
+        ),
+    ] = EngineName.ACCOUNT
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "direction", Direction.of(self.direction))
         object.__setattr__(self, "intrabar", IntrabarOrder.of(self.intrabar))
+        object.__setattr__(self, "engine", EngineName.of(self.engine))
         self._require_kinds()
         self._take_constants()
         for name in ("initial_cash", "max_leverage"):

@@ -343,8 +343,8 @@ class Followed(NamedTuple):
 
 
 @cache
-def engine_identity() -> tuple[str, str]:
-    """Name of the engine and version of its compiler, recorded with each run."""
+def account_identity() -> tuple[str, str]:
+    """Name of the engine and version of its compiler, recorded with each run of the account."""
     return ENGINE, f"numba.{version('numba')}"
 
 

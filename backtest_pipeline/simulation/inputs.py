@@ -35,6 +35,9 @@ from backtest_pipeline.simulation.marks import Marks, held_marks, marked_equity
 from backtest_pipeline.simulation.orders import LONG_ENTRY, seen_events
 from backtest_pipeline.simulation.rules import RulesOfRuns
 from backtest_pipeline.simulation.trades import trade_log
+from backtest_pipeline.simulation.vectorbt_engine.limits import require_held_by_vectorbt
+from backtest_pipeline.simulation.vectorbt_engine.simulated import simulate_with_vectorbt
+from backtest_pipeline.trading.engine_names import EngineName
 from backtest_pipeline.trading.sizing import FixedFractional, Sizing
 from backtest_pipeline.trading.stops import DISTANCES, IntrabarOrder
 
@@ -56,6 +59,7 @@ class AccountInputs:
         distances: float64 `(n_distances, n_rows)`.
         rules: RULES `(n_rules,)`.
         rules_of: which of them a run trades by.
+        engine_name: who simulates it.
     """
 
     events: np.ndarray
@@ -68,9 +72,12 @@ class AccountInputs:
     distances: np.ndarray
     rules: np.ndarray
     rules_of: RulesOfRuns
+    engine_name: EngineName = EngineName.ACCOUNT
 
     def simulate_each(self, panel: Panel) -> Simulated:
         """Trade each asset of the panel in an account of its own."""
+        if self.engine_name is EngineName.VECTORBT:
+            return simulate_with_vectorbt(self, panel)
         stretches = self.rules_of.stretches
         table, members = np.arange(len(panel)).reshape(-1, 1), np.arange(len(panel.assets))
         if stretches is None:
@@ -86,7 +93,15 @@ class AccountInputs:
         Args:
             table, followed: as `engine.simulate` takes them.
             members: positions of the account's members among the assets.
+
+        Raises:
+            InvalidInput: for the engine vectorbt.
         """
+        if self.engine_name is EngineName.VECTORBT:
+            raise InvalidInput(
+                "engine vectorbt: the cash that it shares depends on the order of assets, so a "
+                "book of several is simulated by the account; leave engine out"
+            )
         one = np.array([0, 1])
         return self._simulate(table, one * len(table), one, members, followed)
 
@@ -132,6 +147,14 @@ def account_inputs(
         n_members: assets that share an account.
     """
     rules = rules or RulesOfRuns.by_run([config.rules] * len(events), len(panel.assets))
+    if config.engine is EngineName.VECTORBT:
+        require_held_by_vectorbt(
+            config,
+            rules.distinct,
+            has_funding=funding is not None,
+            has_finer_bars=finer is not None,
+            in_stretches=rules.stretches is not None,
+        )
     panel = with_config_columns(panel, config, rules.distinct)
     bars = np.zeros(len(panel), BAR)
     for name in ("open", "high", "low", "close"):
@@ -164,6 +187,7 @@ def account_inputs(
         ).reshape(len(distances), len(panel)),
         rules=_rules(config, rules.distinct, periods, sizings, distances),
         rules_of=rules,
+        engine_name=config.engine,
     )
 
 

@@ -19,6 +19,7 @@ from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.marks import marks_of
 from backtest_pipeline.simulation.orders import condition_bits
 from backtest_pipeline.simulation.rules import RulesOfRuns, config_for
+from backtest_pipeline.simulation.vectorbt_engine.library import vectorbt_library
 from backtest_pipeline.strategies.grid import ParameterGrid
 from backtest_pipeline.strategies.strategy import Strategy, conditions_of
 
@@ -42,7 +43,6 @@ def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, 
             `atr_N` are computed.
         names: parameters that `run` takes; the others keep their defaults.
     """
-    import vectorbt as vbt
 
     def parsed(values: tuple[Any, ...]) -> Any:
         return strategy.parse(dict(zip(names, values, strict=True)))
@@ -58,7 +58,7 @@ def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, 
         conditions = conditions_of(strategy, features, parsed(tuple(values)))
         return condition_bits(conditions)[:, None]
 
-    factory = vbt.IndicatorFactory(
+    factory = vectorbt_library().IndicatorFactory(
         class_name=strategy.params_type.__name__,
         short_name=strategy.name,
         input_names=["close"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.pandas_objects.single import simulate
-from backtest_pipeline.simulation.vectorbt_engine import compare_with_vectorbt
 from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline.trading.sizing import (
-    AtrRisk,
     FixedFractional,
-    Sizing,
-    VolatilityScaled,
 )
-from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.simulation.markets import (
     average_crosses,
     google,
@@ -176,47 +169,3 @@ def test_vectorbt_on_all_bars_has_the_same_equity_and_trades(
         records["entry_fees"] + records["exit_fees"] * ~ours.trades.is_open,
         rtol=1e-12,
     )
-
-
-@pytest.mark.parametrize(
-    "sizing",
-    [FixedFractional(), FixedFractional(0.4), VolatilityScaled(0.3, 10), AtrRisk(0.02, 2.0, 7)],
-)
-def test_vectorbt_replays_stops_and_reversals_to_the_same_cash(sizing: Sizing) -> None:
-    rng = np.random.default_rng(11)
-    panel = random_panel(rng, [300, 2, 500], volatility=0.03)
-    events = random_events(rng, 20, panel)
-    config = SimulationConfig(
-        sizing=sizing,
-        stops=StopRules(stop_loss=0.05, take_profit=0.07, trailing_atr=2.5, max_bars=9),
-    )
-    ours = simulate_batch(panel, events, config)
-    comparison = compare_with_vectorbt(ours, config)
-    assert len(comparison.columns) > 30
-    assert comparison.worst_size < 1e-9
-    assert comparison.worst_equity < 1e-9
-
-
-def test_vectorbt_notices_fills_that_are_off_by_a_hundredth_of_a_basis_point() -> None:
-    rng = np.random.default_rng(12)
-    panel = random_panel(rng, [300], volatility=0.03)
-    config = SimulationConfig()
-    ours = simulate_batch(panel, random_events(rng, 5, panel), config)
-    tampered = replace(ours, equity=ours.equity * (1 + 1e-6))
-    assert compare_with_vectorbt(tampered, config).worst_equity > 5e-7
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        SimulationConfig(costs=CostModel(funding_bps_day=1.0)),
-        SimulationConfig(max_leverage=2.0),
-        SimulationConfig(lot_size=0.1),
-    ],
-)
-def test_vectorbt_is_not_asked_about_what_it_does_not_know(config: SimulationConfig) -> None:
-    rng = np.random.default_rng(13)
-    panel = random_panel(rng, [30])
-    result = simulate_batch(panel, random_events(rng, 1, panel), config)
-    with pytest.raises(InvalidInput, match="vectorbt does not support"):
-        compare_with_vectorbt(result, config)

@@ -85,6 +85,14 @@ AUTOMATIONS: Sequence[Automation] = (
         cron="40 1 * * *",
     ),
     Automation(
+        "nightly_second_opinion",
+        "Gives vectorbt the orders of each backtest that it has not seen",
+        "all runs that are new to it",
+        "one run; imports nothing where none is new, else 10 s and a second per 10,000 runs",
+        _LATEST,
+        cron="20 1 * * *",
+    ),
+    Automation(
         "nightly_replay",
         "Replays 20 of the stored backtests on the code that made them, and quarantines those that "
         "differ",
@@ -116,14 +124,6 @@ AUTOMATIONS: Sequence[Automation] = (
         "one run; half a minute",
         _LATEST,
         cron="10 5 * * 1",
-    ),
-    Automation(
-        "weekly_second_opinion",
-        "Recomputes a sample of the stored backtests with vectorbt",
-        "a sample of all runs",
-        "one run; half a minute, most of it imports",
-        _LATEST,
-        cron="10 6 * * 1",
     ),
     Automation(
         "weekly_look_ahead",

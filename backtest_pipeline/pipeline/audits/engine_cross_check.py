@@ -1,88 +1,162 @@
-"""Cross-check of stored results against vectorbt, which is given the same orders."""
+"""Cross-check of stored runs: vectorbt fills the orders of each new one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+from uuid import UUID
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.runs.identity import config_of
-from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
-from backtest_pipeline.pipeline.stages.signals import SignalsStage
+from backtest_pipeline.pipeline.monitoring.counters import count_engine_checks
 from backtest_pipeline.pipeline.workspace import Workspace, retried
-from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.vectorbt_engine import compare_with_vectorbt
-from backtest_pipeline.storage.run_tables.runs import current_figures
+from backtest_pipeline.simulation.vectorbt_engine.cross_check import (
+    Orders,
+    fill_orders,
+    known_fraction,
+    why_not_followed,
+)
+from backtest_pipeline.simulation.vectorbt_engine.library import VECTORBT_VERSION
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.run_tables.engine_checks import (
+    EngineAgreement,
+    EngineCheck,
+    engine_agreement,
+    record_checks,
+    runs_to_check,
+)
+from backtest_pipeline.storage.run_tables.recorded_runs import trades_of
 
 TOLERANCE = 1e-9
+"""Largest relative difference of two engines that agree."""
+_RUNS_AT_ONCE = 2_000
+_COLUMNS = ("direction", "size", "entry_price", "exit_price", "is_open")
 
 
-@dataclass(frozen=True)
+@dataclass
 class SecondOpinion:
-    """Differences between stored runs and vectorbt.
+    """What vectorbt came to of the runs that it had not seen before.
 
     Attributes:
-        partitions: number of partitions in the sample.
-        runs: number of runs compared; runs without trades and liquidated runs are left out.
-        worst_size: largest relative difference of a fill's size.
-        worst_return: largest relative difference of the growth factor 1 + total_return.
-        disagreeing: `signal on asset|timeframe` of the runs beyond TOLERANCE.
+        agrees: number of runs with the same sizes and the same equity within TOLERANCE.
+        differing: the largest relative difference of each other run, by its name.
+        not_followed: number of runs that assume what vectorbt does not know, by the reason.
+        worst: the largest relative difference.
+        standing: how far all current runs are checked.
     """
 
-    partitions: int
-    runs: int
-    worst_size: float
-    worst_return: float
-    disagreeing: tuple[str, ...]
+    agrees: int = 0
+    differing: dict[str, float] = field(default_factory=dict)
+    not_followed: Counter[str] = field(default_factory=Counter)
+    worst: float = 0.0
+    standing: EngineAgreement = field(default_factory=EngineAgreement)
+
+    @property
+    def runs(self) -> int:
+        """Number of runs that were new."""
+        return self.agrees + len(self.differing) + self.not_followed.total()
 
 
 @retried
-def second_opinion(
-    workspace: Workspace, config: SimulationConfig, n_partitions: int = 20
-) -> SecondOpinion:
-    """Run the orders of a sample of stored runs, spread evenly over partitions, in vectorbt.
+def second_opinion(workspace: Workspace) -> SecondOpinion:
+    """Let vectorbt fill the orders of each current run that it has not seen, and remember which.
 
-    Partitions that the next refresh computes again are left out.
-
-    Args:
-        workspace: the open store.
-        config: simulation settings of the stored runs.
-        n_partitions: approximate number of partitions in the sample.
+    A run is seen once for each result that it has. What was checked before an interruption stays
+    checked. Runs of plan books, which share their cash, are left out.
 
     Raises:
-        InvalidInput: for settings that vectorbt does not support (funding, leverage, lots).
-        PartitionError: where the stored signals are replaced meanwhile.
+        ProvenanceMissing: for a run without recorded inputs.
+        ConfigurationError: where vectorbt is missing or of another version.
     """
+    opinion = SecondOpinion()
     with workspace.database.begin() as connection:
-        stored = {
-            (run["symbol"], run["tf"], run["signal_name"]): run["total_return"]
-            for run in current_figures(connection, ["total_return"])
-        }
-    everywhere = sorted({Partition(asset, tf) for asset, tf, _ in stored})
-    stages = (SignalsStage(workspace), BacktestsStage(workspace, config))
-    stale = {partition for stage in stages for partition in stage.stale(everywhere)}
-    partitions = [partition for partition in everywhere if partition not in stale]
-    chosen = partitions[:: max(1, len(partitions) // n_partitions)]
-    runs, worst_size, worst_return, disagreeing = 0, 0.0, 0.0, []
-    for tf in dict.fromkeys(partition.timeframe for partition in chosen):
-        assets = [partition.asset for partition in chosen if partition.timeframe == tf]
-        batch = stored_signals(workspace, chosen).load(tf, assets)
-        traded, signals = batch.tradable, batch.stored.signals
-        if not traded or not signals:
-            continue
-        comparison = compare_with_vectorbt(
-            batch.traded(range(len(signals)), traded, config),
-            config,
-            [config_of(signal, config).rules.sizing for signal in signals],
+        waiting = runs_to_check(connection)
+    for first in range(0, len(waiting), _RUNS_AT_ONCE):
+        rows = waiting[first : first + _RUNS_AT_ONCE]
+        checks = list(_checked(workspace, rows))
+        with workspace.database.begin() as connection:
+            recorded = record_checks(connection, checks, VECTORBT_VERSION)
+        names = {row["run_id"]: row["name"] for row in rows if row["run_id"] in recorded}
+        for check in checks:
+            if check.run_id in names:
+                _enter(opinion, check, names[check.run_id])
+        workspace.progress("second_opinion", first + len(rows), len(waiting))
+    with workspace.database.begin() as connection:
+        opinion.standing = engine_agreement(connection)
+    by_verdict = {
+        "agrees": opinion.agrees,
+        "differs": len(opinion.differing),
+        "not_followed": opinion.not_followed.total(),
+    }
+    standing = opinion.standing
+    count_engine_checks(workspace, by_verdict, standing.followed, standing.worst or 0.0)
+    return opinion
+
+
+def _enter(opinion: SecondOpinion, check: EngineCheck, name: str) -> None:
+    if check.difference is None:
+        opinion.not_followed[str(check.reason)] += 1
+        return
+    opinion.worst = max(opinion.worst, check.difference)
+    if check.verdict == "differs":
+        opinion.differing[name] = check.difference
+    else:
+        opinion.agrees += 1
+
+
+def _checked(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> Iterator[EngineCheck]:
+    followed = []
+    for row in rows:
+        liquidated = "liquidation" if row["results"]["liquidated"] else None
+        reason = why_not_followed(row["config"]) or liquidated
+        if reason is None:
+            followed.append(row)
+        else:
+            yield EngineCheck(
+                row["run_id"], row["result_fingerprint"], "not_followed", reason, None
+            )
+    for (fee, slippage, cash), group in groupby(sorted(followed, key=_charged), key=_charged):
+        own = list(group)
+        orders = _orders(workspace, own)
+        filled = fill_orders(
+            orders, len(own), fee=fee / 1e4, slippage=slippage / 1e4, initial_cash=cash
         )
-        for column, theirs in zip(comparison.columns.tolist(), comparison.theirs, strict=True):
-            signal, asset = signals[column // len(traded)], traded[column % len(traded)]
-            growth = 1.0 + stored[asset, tf, signal.name]
-            off = float(np.abs(theirs / config.initial_cash / growth - 1.0))
-            worst_return = max(worst_return, off)
-            if off > TOLERANCE:
-                disagreeing.append(f"{signal.name} on {Partition(asset, tf)}")
-        runs += len(comparison.columns)
-        worst_size = max(worst_size, comparison.worst_size)
-    return SecondOpinion(len(chosen), runs, worst_size, worst_return, tuple(disagreeing))
+        stored = cash * (1.0 + np.array([row["total_return"] for row in own]))
+        off = np.maximum(np.abs(filled.equity / stored - 1.0), filled.size_difference)
+        for row, difference in zip(own, off.tolist(), strict=True):
+            verdict = "agrees" if difference <= TOLERANCE else "differs"
+            yield EngineCheck(row["run_id"], row["result_fingerprint"], verdict, None, difference)
+
+
+def _charged(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Fee and slippage in basis points, and the starting cash."""
+    config = row["config"]
+    costs = config["costs"]
+    return costs["fee_bps"], costs["slippage_bps"], config["initial_cash"]
+
+
+def _orders(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> Orders:
+    ids: list[UUID] = [row["run_id"] for row in rows]
+    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        trades = trades_of(cursor, list(map(str, ids)), _COLUMNS)
+    known = pa.array(map(str, ids), pa.string())
+    found: Any = pc.index_in(trades["run_id"].cast(pa.string()), known)  # pyright: ignore[reportAttributeAccessIssue]
+    column = found.to_numpy().astype(np.int64)
+    is_long: Any = pc.equal(trades["direction"].cast(pa.string()), "long")  # pyright: ignore[reportAttributeAccessIssue]
+    fractions = np.array([known_fraction(row["config"]) for row in rows], np.float64)
+    order = np.argsort(column, kind="stable")
+    orders = Orders(
+        column=column,
+        side=np.where(is_long.to_numpy(zero_copy_only=False), 1, -1),
+        size=copy.numbers(trades["size"]),
+        fraction=fractions[column],
+        entry_price=copy.numbers(trades["entry_price"]),
+        exit_price=copy.numbers(trades["exit_price"]),
+        is_open=copy.numbers(trades["is_open"]).astype(bool),
+    )
+    return orders.take(order)

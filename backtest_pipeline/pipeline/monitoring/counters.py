@@ -26,7 +26,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import SourceBars
 from backtest_pipeline.sources.choose import EXCHANGES
 from backtest_pipeline.storage.run_tables.retention import KINDS
-from backtest_pipeline.storage.tables.counts import Key, add_counts
+from backtest_pipeline.storage.tables.counts import Key, add_counts, set_values
 
 Kind = Literal["run", "walkforward", "portfolio", "optimize"]
 OTHER = "other"
@@ -123,11 +123,27 @@ STORAGE = StoreMetric(
 MEASUREMENTS = StoreMetric(
     "backtest_storage_measurements_total", "counter", "Number of storage measurements"
 )
+ENGINE_CHECKS = StoreMetric(
+    "backtest_engine_checks_total",
+    "counter",
+    "Runs whose orders vectorbt filled as well, by whether it came to the same",
+    {"verdict": ("agrees", "differs", "not_followed")},
+)
+ENGINE_FOLLOWED = StoreMetric(
+    "backtest_engine_followed_ratio",
+    "gauge",
+    "Share of the current runs that vectorbt has followed, as of its last check",
+)
+ENGINE_DIFFERENCE = StoreMetric(
+    "backtest_engine_worst_difference_ratio",
+    "gauge",
+    "Largest relative difference between a current run and vectorbt, as of its last check",
+)
 METRICS = (
     *_RUNS.values(),
     *LATENCIES.values(),
     *(_ERRORS, _OVERFIT, _COMBINATIONS, _HITS, _MISSES, PARTITIONS, _UNCOUNTED),
-    *(STORAGE, MEASUREMENTS),
+    *(STORAGE, MEASUREMENTS, ENGINE_CHECKS, ENGINE_FOLLOWED, ENGINE_DIFFERENCE),
 )
 
 
@@ -195,6 +211,23 @@ def count_stage(workspace: Workspace, report: StageReport) -> None:
 def count_look_ups(workspace: Workspace, read: SourceBars) -> None:
     """Count the cache hits and misses of a read from an exchange."""
     count(workspace, {key_of(_HITS): read.hits, key_of(_MISSES): read.misses})
+
+
+def count_engine_checks(
+    workspace: Workspace, by_verdict: Mapping[str, int], followed: float, worst: float
+) -> None:
+    """Count the runs that vectorbt has followed, and note how far all current runs are.
+
+    Args:
+        by_verdict: number of runs of this check.
+        followed, worst: of all current runs, as `engine_checks.EngineAgreement` has them.
+    """
+    counts = {key_of(ENGINE_CHECKS, {"verdict": v}): float(n) for v, n in by_verdict.items()}
+    count(workspace, counts)
+    with workspace.database.begin() as connection:
+        set_values(
+            connection, {key_of(ENGINE_FOLLOWED): followed, key_of(ENGINE_DIFFERENCE): worst}
+        )
 
 
 def key_of(metric: StoreMetric, labels: Mapping[str, str] | None = None) -> Key:

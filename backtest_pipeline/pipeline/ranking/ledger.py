@@ -110,7 +110,8 @@ def trials_of(
         else list(dataset_versions)
     )
     versions = _versions(batch, by_run)
-    codes = [run_code(name) if name in strategies() else RUNS_CODE for name in types]
+    engine, known = terms.config.engine, strategies()
+    codes = [run_code(name, engine=engine) if name in known else RUNS_CODE for name in types]
 
     configurations = [
         _configuration_id(name, text, asset, tf, window, config)

@@ -226,7 +226,8 @@ def _judged(
         return _impossible(run, uri, result["error"])
     own = uri == run.code_archive and dict(request.strategy_files) == dict(run.strategy_files)
     declared = own or _is_declared_same(run, uri)
-    elsewhere = _elsewhere(run, response, environment)
+    engine = tuple(result.get("engine", response.engine))
+    elsewhere = _elsewhere(run, engine, response, environment)
     differing = _compared(workspace, run, result)
     if declared and not elsewhere and result["run_id"] != str(run.run_id):
         differing.append(
@@ -284,10 +285,13 @@ def _undeclared(run: RecordedRun, differing: Sequence[str]) -> str:
 
 
 def _elsewhere(
-    run: RecordedRun, response: WorkerResponse, environment: Mapping[str, Any] | None
+    run: RecordedRun,
+    engine: tuple[str, ...],
+    response: WorkerResponse,
+    environment: Mapping[str, Any] | None,
 ) -> tuple[str, ...]:
     """How this environment differs from the one that made the run; empty where it does not."""
-    changed = [] if run.engine == response.engine else [f"{run.engine[1]} -> {response.engine[1]}"]
+    changed = [] if run.engine == engine else [f"{run.engine[1]} -> {engine[1]}"]
     if environment is not None:
         changed += differences(environment, response.environment)
     return (f"made in a different environment: {', '.join(changed)}",) if changed else ()

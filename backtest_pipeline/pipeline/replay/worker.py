@@ -10,7 +10,8 @@ the two messages are a contract between versions of the code:
     response  protocol, code (uri of the source archive that ran), environment, engine,
               runs: each with key, and either error or run_id, fingerprint, metrics, results,
               trades (columns of `backtest_trades`), equity and benchmark (sha256, and ts and
-              values if `series` is set), and for a run of a book blocks (a hash of its rows)
+              values if `series` is set), engine where it is not that of all, and for a run of a
+              book blocks (a hash of its rows)
 
 It reads nothing but the artifacts, and writes nothing.
 """
@@ -75,7 +76,7 @@ from backtest_pipeline.research.validation.walk_forward import (
 )
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.columns import columns_read, with_config_columns
-from backtest_pipeline.simulation.engine import engine_identity
+from backtest_pipeline.simulation.engines import engine_identity
 from backtest_pipeline.simulation.marks import DAILY, MARK_COLUMNS, Marks
 from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS, benchmark_equity
 from backtest_pipeline.simulation.trades import trade_columns
@@ -88,6 +89,7 @@ from backtest_pipeline.storage.tables.environment import environment
 from backtest_pipeline.strategies.known_strategies import use_sources
 from backtest_pipeline.strategies.own.source import Source
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.trading.engine_names import EngineName
 
 PROTOCOL = 1
 
@@ -102,7 +104,7 @@ def respond(request: Mapping[str, Any]) -> dict[str, Any]:
         "protocol": PROTOCOL,
         "code": installed_code().uri,
         "environment": environment(),
-        "engine": list(engine_identity()),
+        "engine": list(engine_identity(EngineName.ACCOUNT)),
         "runs": [_response_of(artifacts, run, request["series"]) for run in request["runs"]],
     }
 
@@ -136,6 +138,7 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     (configuration,) = configurations([signal], [asset], tf, terms)
     trades = trade_columns(batch.trades)
     return {
+        "engine": list(engine_identity(terms.config.engine)),
         "run_id": str(
             run_id_of(configuration.hash, snapshot_id_of(contents), code_of_config(config))
         ),

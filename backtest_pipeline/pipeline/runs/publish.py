@@ -27,7 +27,7 @@ from backtest_pipeline.pipeline.runs.own_columns import OwnColumns, own_columns_
 from backtest_pipeline.pipeline.runs.read_rows import Read
 from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.simulation.batch import BatchResult
-from backtest_pipeline.simulation.engine import engine_identity
+from backtest_pipeline.simulation.engines import engine_identity
 from backtest_pipeline.simulation.metrics.daily import sampled_at_bars
 from backtest_pipeline.simulation.metrics.equity import drawdowns, monthly_returns, position_values
 from backtest_pipeline.simulation.metrics.metrics import METRICS_VERSION, undefined_reasons
@@ -95,7 +95,12 @@ def identify_runs(
     }
     walks = terms.walk_forward is not None
     codes = {
-        one.strategy: run_code(one.strategy, is_walk_forward=walks, benchmark=terms.benchmark)
+        one.strategy: run_code(
+            one.strategy,
+            is_walk_forward=walks,
+            benchmark=terms.benchmark,
+            engine=terms.config.engine,
+        )
         for one in signals
     }
     return [
@@ -279,7 +284,7 @@ def runs_table(
     """Rows of `backtest_runs` but `trial_id`; arguments as `publication_of` takes them."""
     panel, n = batch.panel, len(identities)
     n_assets = len(panel.assets)
-    engine, engine_version = engine_identity()
+    engine, engine_version = engine_identity(terms.config.engine)
     first, last = panel.offsets[:-1], panel.offsets[1:] - 1
     by_signal = [signal for signal in signals for _ in range(n_assets)]
     by_asset = list(panel.assets) * len(signals)

@@ -62,6 +62,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.columns import columns_read as columns_of_rules
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.engines import of_the_account
 from backtest_pipeline.simulation.rules import RulesOfRuns
 from backtest_pipeline.simulation.strategy_conditions import Failures
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
@@ -185,7 +186,7 @@ class BacktestsStage:
 
     def __init__(self, workspace: Workspace, config: SimulationConfig) -> None:
         self._workspace = workspace
-        self._terms = RunTerms(config)
+        self._terms = RunTerms(of_the_account(config))
         self._code = hash_of([RUNS_CODE, without_defaults(simulation_config(config))])
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
@@ -260,9 +261,8 @@ class BacktestsStage:
         ids: Mapping[str, int],
     ) -> Publication:
         started_at = datetime.now(UTC)
-        simulated = batch.traded(missing.signals, missing.assets, self._terms.config)
         return prepare_publication(
-            simulated,
+            batch.traded(missing.signals, missing.assets, self._terms.config),
             [batch.stored.signals[s] for s in missing.signals],
             missing.of(wanted, batch.tradable),
             ids,

@@ -65,7 +65,7 @@ def stored_runs(
     tf = timeframe(spec.timeframe).name
     signal = SignalRow(0, strategy.name, strategy.name, strategy.telling(params))
     hashes = [one.hash for one in configurations((signal,), symbols, tf, terms)]
-    code = run_code(strategy.name, benchmark=terms.benchmark)
+    code = run_code(strategy.name, benchmark=terms.benchmark, engine=terms.config.engine)
     # One transaction: of the time that this takes, most is waiting for the database to respond.
     with workspace.database.begin() as connection:
         if not is_known_sound(connection, strategy, params.model_dump()):

@@ -297,7 +297,7 @@ def test_results_without_provenance_are_refused_by_every_reader(workspace: Works
         lambda: publish_leaderboard(workspace),
         lambda: rollups_summary(workspace, ["1D"]),
         lambda: roll_up(workspace, "1D", RollupConfig()),
-        lambda: second_opinion(workspace, SimulationConfig()),
+        lambda: second_opinion(workspace),
         lambda: replay_runs(workspace, [run_id]),
         lambda: explain_runs(workspace, run_id, run_id),
     ]

@@ -126,7 +126,7 @@ def fold_keys(
         "simulation": without_defaults(
             simulation_config(config_of_all(question.config, space.strategy))
         ),
-        "code": run_code(space.strategy.name, is_walk_forward=True),
+        "code": run_code(space.strategy.name, is_walk_forward=True, engine=question.config.engine),
         "timeframe": panel.timeframe.name,
     }
     funding = question.funding

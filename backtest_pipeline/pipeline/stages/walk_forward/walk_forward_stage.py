@@ -50,6 +50,7 @@ from backtest_pipeline.pipeline.versions import WALK_FORWARDS_CODE, run_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.validation.schedule import Task, tasks_of
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.engines import of_the_account
 from backtest_pipeline.simulation.strategy_conditions import Failures
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined
@@ -100,7 +101,7 @@ class WalkForwardStage:
         self, workspace: Workspace, config: SimulationConfig, plan: WalkForwardPlan
     ) -> None:
         self._workspace = workspace
-        self._terms = RunTerms(config)
+        self._terms = RunTerms(of_the_account(config))
         self._plan = plan
         self._searches = strategy_searches(presets_to_compute(workspace))
         self.signals = tuple(searched.signal for searched in self._searches)
