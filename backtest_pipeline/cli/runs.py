@@ -1,4 +1,4 @@
-"""`backtest-pipeline runs ...`: list, show, compare, export, pin and delete stored runs."""
+"""`backtest-pipeline runs ...`: list, show, compare, report, export, pin and delete stored runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.runs.compare import Compared, RunComparison
     from backtest_pipeline.pipeline.runs.query import RunDetail
 
-app = typer.Typer(name="runs", help="Stored runs: list, show, compare, export, pin, delete.")
+app = typer.Typer(
+    name="runs", help="Stored runs: list, show, compare, report, export, pin, delete."
+)
 
 Runs = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Run ids, or their first characters.")
@@ -243,6 +245,29 @@ def export(
         written = export_as(workspace, find_runs(workspace, [run])[0], to, form, key)
     for path in written:
         say(f"wrote {path}")
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Run id, or its first characters.")],
+    *,
+    to: Annotated[
+        Path | None, typer.Option(help="File or folder to write; default: <run id>.html here.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over files.")] = False,
+    show_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Write the report of a run as one file that opens offline."""
+    from backtest_pipeline.pipeline.runs.query import find_runs
+    from backtest_pipeline.pipeline.runs.report import write_report
+
+    with open_store() as workspace:
+        (run_id,) = find_runs(workspace, [run])
+        written = write_report(workspace, run_id, to or Path(), replace=replace)
+    for path in written:
+        say(f"wrote {path}")
+    if show_it:
+        typer.launch(written[0].absolute().as_uri())
 
 
 @app.command()

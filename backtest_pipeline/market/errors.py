@@ -366,6 +366,10 @@ class ArtifactError(BacktestError):
     is_public = False
 
 
+class ReportNotWritten(BacktestError):
+    """A report whose file exists already or cannot be written; nothing was changed."""
+
+
 class BackupRefused(BacktestError):
     """A backup that cannot be written, or must not be restored here; nothing was changed."""
 

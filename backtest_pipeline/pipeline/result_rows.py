@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-import numpy as np
-
 from backtest_pipeline.market.errors import RunNotFound
 from backtest_pipeline.pipeline.results import (
     Combination,
@@ -23,14 +21,13 @@ from backtest_pipeline.pipeline.results import (
     SweepResult,
     WalkForwardResult,
 )
+from backtest_pipeline.pipeline.runs.bands import run_bands
 from backtest_pipeline.pipeline.specs import RobustnessSpec, RunSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.sweep_page import parameters
 from backtest_pipeline.research.ranking.trials import CountingRule
-from backtest_pipeline.research.robustness.bootstrap import FEWEST_DAYS, daily_equity
 from backtest_pipeline.research.robustness.robustness import NUMBERS
-from backtest_pipeline.research.validation.selection import bootstrap_intervals
 from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRIC_NAMES
 from backtest_pipeline.storage.run_tables.portfolios import stored_portfolio
 from backtest_pipeline.storage.run_tables.recorded_runs import trades_by_gap
@@ -47,21 +44,27 @@ Row = Mapping[str, Any]
 
 def run_result(workspace: Workspace, row: Row, spec: RunSpec) -> RunResult:
     """A row of `storage.run_tables.runs.runs_by_id` as a RunResult."""
-    bands = _bands(workspace, row, spec.config().risk_free) if spec.bands else None
+    bands = run_bands(workspace, row, spec.config().risk_free) if spec.bands else None
     return RunResult(**_of_run(workspace, row, spec), bands=bands)
 
 
 def robustness_result(
     workspace: Workspace, row: Row, spec: RobustnessSpec, robustness: Row
 ) -> RobustnessResult:
-    """A run's row and its row of `run_robustness` as a RobustnessResult."""
-    bands = _bands(workspace, row, spec.config().risk_free) if spec.bands else None
+    """A run's row and its row of `run_robustness` as a RobustnessResult.
+
+    Its intervals are the run's one band, whatever the number of draws of the other methods.
+    """
+    bands = run_bands(workspace, row, spec.config().risk_free)
+    numbers = {name: {**row, **robustness}[name] for name in NUMBERS}
+    for name, ends in (bands or {}).items():
+        numbers |= {k: v for k, v in zip(_ends(name), ends, strict=True) if k in numbers}
     about = _of_run(workspace, row, spec)
     return RobustnessResult(
         **{**about, "undefined": {**about["undefined"], **robustness["undefined"]}},
         bands=bands,
         **{name: robustness[name] for name in ("draws", "seed", "fragile", "reasons", "envelope")},
-        numbers={name: {**row, **robustness}[name] for name in NUMBERS},
+        numbers=numbers,
         robustness_uri=robustness["artifact_uri"],
     )
 
@@ -132,21 +135,8 @@ def all_params(strategy: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
     return known.parse(params).model_dump() if known else params
 
 
-def _bands(workspace: Workspace, row: Row, risk_free: float) -> dict[str, Interval] | None:
-    """Bootstrap intervals, nominally 90 %, by metric; None for too few days.
-
-    They are recomputed each time with a fixed seed: 500 draws take less time than reading stored
-    intervals would.
-    """
-    equity = workspace.artifacts.read_table(
-        row["artifact_uri"], "equity.parquet", filters=[("run_id", "=", str(row["run_id"]))]
-    )
-    ts, values = (equity[name].to_numpy() for name in ("ts", "equity"))
-    returns = daily_equity(ts.astype("M8[us]").astype(np.int64), values).returns
-    if len(returns) < FEWEST_DAYS:
-        return None
-    held = row["avg_holding_days"] or 1.0
-    return _intervals(bootstrap_intervals(returns, holding_days=held, risk_free=risk_free))
+def _ends(metric: str) -> tuple[str, str]:
+    return f"{metric}_low", f"{metric}_high"
 
 
 def _intervals(bounds: Mapping[str, tuple[float, float]]) -> dict[str, Interval]:

@@ -58,7 +58,9 @@ class RunResult(_Model):
     )
     undefined: dict[str, str] = Field(description="reason for each null metric")
     bands: dict[str, Interval] | None = Field(
-        default=None, description="nominal 90 % bootstrap intervals by metric, if requested"
+        default=None,
+        description="nominal 90 % bootstrap intervals by metric, if requested: one band "
+        "of a run, of 1,000 draws, which is stored and which every command and page shows",
     )
     rows_by_reason: dict[str, int] = Field(
         description="number of source rows skipped or flagged, by reason"

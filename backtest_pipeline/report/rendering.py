@@ -28,6 +28,13 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(values)
 
 
+def template_text(name: str) -> str:
+    """A file of `report/templates` as it is, such as a style sheet."""
+    environment = _environment()
+    assert environment.loader is not None  # noqa: S101  (it has the one below)
+    return environment.loader.get_source(environment, name)[0]
+
+
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -1,46 +1,75 @@
-"""A stored run as an HTML page, and its artifact files."""
+"""A stored run as a report, a page or a file, and its artifact files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID
 
-import pandas as pd
-import pyarrow as pa
-
-from backtest_pipeline.market.errors import UnknownName
-from backtest_pipeline.market.panel import utc_index
-from backtest_pipeline.pipeline.runs.query import RunDetail, get_run, run_timeseries, run_trades
+from backtest_pipeline.market.errors import ReportNotWritten, UnknownName
+from backtest_pipeline.pipeline.runs.query import get_run
+from backtest_pipeline.pipeline.runs.reported_runs import reported_run
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.report.run_page import RunFacts, run_page
+from backtest_pipeline.report.run_report.run_document import (
+    MOST_BYTES,
+    PAGE_TRADES,
+    Document,
+    run_document,
+)
+from backtest_pipeline.report.run_report.trades_section import trades_csv
 
-_TRADES = 50
+
+def report_page(workspace: Workspace, run_id: UUID) -> Document:
+    """The report of a run as a page of the service; its first trades, and a link to all.
+
+    Raises:
+        RunNotFound: where it is not stored, or is being deleted.
+    """
+    return run_document(reported_run(workspace, run_id), most_trades=PAGE_TRADES, others="trades")
 
 
-def run_report(workspace: Workspace, run_id: UUID) -> str:
-    """The run as a self-contained HTML page; raises as `runs.query.get_run`."""
-    run = get_run(workspace, run_id)
-    series = run_timeseries(workspace, run_id, ("equity", "benchmark", "drawdown"))
-    trades = run_trades(workspace, run_id, limit=_TRADES)
-    index = utc_index(series["ts"].cast(pa.int64()).to_numpy())
-    settings = {name: fact for name, fact in run.config.items() if name != "signal"}
-    settings["n_trials counts"] = run.counting_rule.value
-    return run_page(
-        RunFacts(
-            title=f"{run.signal_name} on {run.symbol} {run.timeframe}",
-            subject=_subject(run),
-            warnings=tuple(_warnings(run)),
-            metrics={**run.metrics, **run.significance},
-            undefined=run.undefined,
-            equity=pd.Series(series["equity"].to_numpy(), index),
-            benchmark=pd.Series(series["benchmark"].to_numpy(), index),
-            drawdown=pd.Series(series["drawdown"].to_numpy(), index),
-            trades=trades.rows,
-            n_trades=int(run.metrics["trade_count"] or 0),
-            settings=settings,
-            provenance={"run_id": run.run_id, **run.provenance},
-        )
-    )
+def write_report(
+    workspace: Workspace, run_id: UUID, path: Path, *, replace: bool = False
+) -> list[Path]:
+    """Write the report of a run as one file that opens offline.
+
+    It has at most MOST_BYTES. Trades that do not fit are said to be missing, and all of them are
+    written as CSV beside it.
+
+    Args:
+        workspace: the open store.
+        run_id: the run.
+        path: the file, or a folder to put `<run id>.html` in.
+        replace: whether files that exist are written over.
+
+    Returns:
+        What was written: the report first.
+
+    Raises:
+        RunNotFound: where the run is not stored, or is being deleted.
+        ReportNotWritten: where a file exists or cannot be written.
+    """
+    target = path / f"{run_id}.html" if path.is_dir() else path
+    beside = target.with_suffix(".trades.csv")
+    run = reported_run(workspace, run_id)
+    document = run_document(run, most_bytes=MOST_BYTES, others=beside.name)
+    files = {target: document.html}
+    if document.n_trades < len(run.trades):
+        files[beside] = trades_csv(run.trades)
+    for file, text in files.items():
+        _write(file, text, replace=replace)
+    return list(files)
+
+
+def _write(file: Path, text: str, *, replace: bool) -> None:
+    try:
+        with file.open("w" if replace else "x", encoding="utf-8", newline="\n") as opened:
+            opened.write(text)
+    except FileExistsError:
+        raise ReportNotWritten(
+            f"{file} exists; choose another name, or say that it may be replaced (--replace)"
+        ) from None
+    except OSError as error:
+        raise ReportNotWritten(f"{file} cannot be written: {error.strerror}") from error
 
 
 def run_artifact(workspace: Workspace, run_id: UUID, name: str) -> bytes:
@@ -62,29 +91,3 @@ def run_artifact(workspace: Workspace, run_id: UUID, name: str) -> bytes:
     if name not in files:
         raise UnknownName("artifact", name, files)
     return workspace.artifacts.read_bytes(uri, name)
-
-
-def _subject(run: RunDetail) -> str:
-    params = ", ".join(f"{name} {value}" for name, value in run.params.items())
-    side = {"both": "long and short", "long": "long only", "short": "short only"}[run.direction]
-    return (
-        f"{run.strategy} ({params}), {side}, on {run.n_bars:,} bars that close from "
-        f"{run.first_ts:%Y-%m-%d} to {run.last_ts:%Y-%m-%d} (UTC)"
-    )
-
-
-def _warnings(run: RunDetail) -> Iterator[str]:
-    if run.synthetic:
-        yield "The bars are synthetic: results on them say nothing about a real market."
-    if run.quarantine:
-        yield f"In quarantine because a replay gave a different result: {run.quarantine['reason']}"
-    if run.sampling == "bars":
-        yield "Equity is marked at the closes of bars alone: drawdowns between them are not seen."
-    if run.results.get("liquidated"):
-        yield "The account was liquidated."
-    if blocked := run.results.get("blocked_entries"):
-        yield f"Blocked entries: {blocked:,}; the run's blocked entries list the reasons."
-    if conflicts := run.results.get("conflicting_entries"):
-        yield f"{conflicts:,} bars had entries of both sides; none was made on them."
-    if not run.is_current:
-        yield "A newer run of this configuration is stored."

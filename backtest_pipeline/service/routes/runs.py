@@ -13,7 +13,7 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.pipeline.runs import query
 from backtest_pipeline.pipeline.runs.compare import RunComparison, compare_runs
 from backtest_pipeline.pipeline.runs.query import RunDetail
-from backtest_pipeline.pipeline.runs.report import run_artifact, run_report
+from backtest_pipeline.pipeline.runs.report import report_page, run_artifact
 from backtest_pipeline.pipeline.runs.retention import delete_runs
 from backtest_pipeline.service.auth.authentication import Runner, Viewer
 from backtest_pipeline.service.problem_handlers import require_json
@@ -32,9 +32,6 @@ from backtest_pipeline.storage.run_tables.run_search import RunFilter
 router = APIRouter(prefix="/backtests", tags=["results"], responses=documented(*AUTHENTICATED))
 _STORED = documented("RUN_NOT_FOUND", "RESULT_PATH_MISSING")
 _IN_ROWS = documented("RUN_NOT_FOUND")
-_PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
-)
 
 RunId = Annotated[UUID, Path(description="Id of the run.")]
 Points = Annotated[
@@ -145,12 +142,12 @@ def artifact(run_id: RunId, name: ArtifactName, store: Store, _user: Viewer) -> 
     )
 
 
-@router.get("/{run_id}/report", responses=_STORED, response_class=HTMLResponse)
+@router.get("/{run_id}/report", responses=_IN_ROWS, response_class=HTMLResponse)
 def report(run_id: RunId, store: Store, _user: Viewer) -> HTMLResponse:
-    """Show a run as one self-contained HTML page."""
-    return HTMLResponse(
-        run_report(store, run_id), headers={"Content-Security-Policy": _PAGE_POLICY}
-    )
+    """Show the report of a run, one self-contained HTML page; what is missing is said there."""
+    document = report_page(store, run_id)
+    policy = f"{document.policy}; frame-ancestors 'none'"
+    return HTMLResponse(document.html, headers={"Content-Security-Policy": policy})
 
 
 @router.delete("/{run_id}", status_code=204, responses=documented("RUN_NOT_FOUND", "CONFLICT"))

@@ -1,0 +1,178 @@
+"""The report of a run as one HTML document that loads nothing and runs no script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import accumulate, takewhile
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from backtest_pipeline.report.number_formats import kind_of, written
+from backtest_pipeline.report.rendering import render, template_text
+from backtest_pipeline.report.run_report.contents import Card, Figure, ReportedRun, ReportTable
+from backtest_pipeline.report.run_report.curves import curve_cards
+from backtest_pipeline.report.run_report.metrics_section import benchmark_metrics, metrics_section
+from backtest_pipeline.report.run_report.table_markup import (
+    figure_markup,
+    markup,
+    row_markup,
+    table_markup,
+)
+from backtest_pipeline.report.run_report.time_section import time_section
+from backtest_pipeline.report.run_report.trades_section import (
+    COLUMNS,
+    open_trades_note,
+    trade_row,
+    trades_section,
+)
+from backtest_pipeline.report.run_report.trust_section import trust_section
+from backtest_pipeline.report.run_report.verdict import (
+    figures_of,
+    reasons_of,
+    trials_counted,
+    verdict_of,
+)
+
+MOST_BYTES = 1_500_000
+"""Length of a report as a file; what is beyond is said, and stands in a CSV file beside it."""
+PAGE_TRADES = 100
+"""Trades in the table of a page of the service."""
+
+
+class Document(NamedTuple):
+    """A report as HTML, its content security policy, and how many trades its table has."""
+
+    html: str
+    policy: str
+    n_trades: int
+
+
+class ReportTile(NamedTuple):
+    """A key figure: what it is, its value, and what stands below it."""
+
+    title: str
+    value: Markup
+    below: str
+
+
+def run_document(
+    run: ReportedRun,
+    *,
+    most_trades: int | None = None,
+    most_bytes: int | None = None,
+    others: str = "",
+) -> Document:
+    """The report, the same bytes for the same run.
+
+    Args:
+        run: all that is shown.
+        most_trades: rows of the table of all trades; None for no such limit.
+        most_bytes: length of the document, which the same table is cut to; None for no limit.
+        others: where all trades are, as a relative address, said where the table is cut.
+    """
+    rows = [row_markup(trade_row(trade)) for trade in run.trades[:most_trades]]
+    if most_bytes is not None:
+        room = most_bytes - len(_html(run, [], others).encode())
+        rows = rows[: _fitting(rows, room)]
+    return Document(_html(run, rows, others), style_policy(), len(rows))
+
+
+def _fitting(rows: Sequence[Markup], room: int) -> int:
+    """How many rows fit into so many bytes."""
+    sizes = accumulate(len(row.encode()) for row in rows)
+    return sum(1 for _ in takewhile(lambda size: size <= room, sizes))
+
+
+def style_policy() -> str:
+    """The content security policy of a document: its own style and pictures alone."""
+    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:"
+
+
+@cache
+def _style() -> str:
+    return template_text("run_report.css")
+
+
+def _html(run: ReportedRun, rows: Sequence[Markup], others: str) -> str:
+    sections = [trust_section(run), time_section(run), trades_section(run), metrics_section(run)]
+    cut = len(rows) < len(run.trades)
+    return render(
+        "run_report.html.j2",
+        run=run,
+        policy=style_policy(),
+        style=markup(_style()),
+        verdict=verdict_of(figures_of(run)),
+        reasons=list(reasons_of(run)),
+        tiles=list(_tiles(run)),
+        curves=[_card(card) for card in curve_cards(run)],
+        sections=[
+            (section.anchor, section.title, [_card(card) for card in section.cards])
+            for section in sections
+            if section.cards
+        ],
+        trades=_all_trades(run, rows) if run.trades else "",
+        cut=f"{len(rows):,} of {len(run.trades):,} trades" if cut else "",
+        others=others,
+        settings=list(_flat("", run.settings)),
+        provenance=list(_flat("", run.provenance)),
+    )
+
+
+def _all_trades(run: ReportedRun, rows: Sequence[Markup]) -> Markup:
+    heads = ["#", *COLUMNS]
+    return table_markup(ReportTable(f"All trades of {run.symbol}", heads, [], "tt"), rows)
+
+
+def _card(card: Card) -> dict[str, Any]:
+    """A card as its template reads it; pictures are SVG of our own, whose text is escaped."""
+    return {
+        **card._asdict(),
+        "pictures": [markup(picture) for picture in card.pictures],
+        "table": "" if card.table is None else table_markup(card.table),
+    }
+
+
+def _tiles(run: ReportedRun) -> Iterable[ReportTile]:
+    held = benchmark_metrics(run.series, run.risk_free) if run.series else {}
+
+    def beside(name: str) -> str:
+        value = held.get(name)
+        if value is None:
+            return run.undefined.get(name, "") if run.metrics.get(name) is None else ""
+        return f"{run.benchmark_name} {written(value, kind_of(name), signed=True)}"
+
+    yield _tile("Total return", run.figure("total_return", signed=True), beside("total_return"))
+    yield _tile("A year", run.figure("cagr", signed=True), beside("cagr"))
+    yield _tile("Sharpe ratio", run.figure("sharpe"), _interval(run))
+    yield _tile("Largest drawdown", run.figure("max_drawdown"), beside("max_drawdown"))
+    trials = run.metrics.get("n_trials")
+    counted = "" if trials is None else trials_counted(trials)
+    yield _tile("Deflated Sharpe", run.figure("dsr"), counted)
+    yield _tile("Trades", run.figure("trade_count"), open_trades_note(run))
+
+
+def _tile(title: str, made: Figure, below: str) -> ReportTile:
+    return ReportTile(title, figure_markup(made._replace(css=""), "b"), below)
+
+
+def _interval(run: ReportedRun) -> str:
+    if run.metrics.get("sharpe") is None:
+        return run.undefined.get("sharpe", "undefined")
+    if run.intervals is None:
+        return "interval: not assessed"
+    low, high = run.intervals["sharpe"]
+    return f"90 %: {written(low, 'ratio')} to {written(high, 'ratio')}"
+
+
+def _flat(above: str, facts: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Facts within facts under names with dots."""
+    for name, fact in facts.items():
+        if isinstance(fact, Mapping):
+            yield from _flat(f"{above}{name}.", fact)
+        elif fact is not None:
+            yield f"{above}{name}", str(fact)
