@@ -49,5 +49,5 @@ def columns(
     for report in reports:
         for remark in report.remarks:
             say(f"{report.column}: {remark}")
-    for why in refused.values():
+    for why in dict.fromkeys(refused.values()):  # two files of one column have one reason
         say(f"left out: {why}")

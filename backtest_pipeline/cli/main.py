@@ -7,19 +7,37 @@ import sys
 from contextlib import nullcontext
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
 
 from backtest_pipeline import cli
 from backtest_pipeline.cli.console import console, fail, print_json, stdout_for_json
 from backtest_pipeline.market.errors import BacktestError, InvalidInput
+from backtest_pipeline.market.field_problems import field_problems
 from backtest_pipeline.storage import PRIVATE
 from backtest_pipeline.storage.logs import redacted, set_up_logging
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
+
+class _Commands(TyperGroup):
+    """The commands; what is wrong with an option is said as everywhere else."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """What the command returns."""
+        try:
+            return super().invoke(ctx)
+        except typer.TyperException as error:
+            if isinstance(error.__cause__, ValidationError):
+                error.message = "; ".join(field_problems(error.__cause__.errors()))
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Backtest strategies on crypto bars, and test how far the results can be trusted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from backtest_pipeline.market.errors import InvalidInput, StrategyRefused, UnknownName
+from backtest_pipeline.market.field_problems import either, field_place, field_problem
 from backtest_pipeline.research.validation.choices import Method, Mode, Rebalance
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.trading.costs import CostModel
@@ -363,29 +364,36 @@ def invalid_spec(
     error: ValidationError, kind: type[SpecModel] | None = None
 ) -> InvalidInput | UnknownName:
     """A validation error of pydantic as our own error, with one sentence per field."""
-    problems: list[UnknownName | str] = []
+    unknown: list[UnknownName] = []
+    sentences: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
     for part in error.errors():
-        where = [str(at) for at in part["loc"] if at not in _TAGS]
-        field = where[-1] if where else "spec"
+        where = field_place({"loc": [at for at in part["loc"] if at not in _TAGS]}) or "spec"
+        field = where.rpartition(".")[2]
         choices = re.findall("'([^']*)'", part["msg"])
         if part["type"] == "extra_forbidden":
-            problems.append(UnknownName("field", field, _fields_beside(part["loc"], kind)))
+            unknown.append(UnknownName("field", field, _fields_beside(part["loc"], kind)))
         elif part["type"] in ("literal_error", "enum"):
-            problems.append(UnknownName(field, str(part["input"]), choices))
+            unknown.append(UnknownName(field, str(part["input"]), choices))
         elif part["type"] == "union_tag_invalid":
             tag, _, *known = choices
-            problems.append(UnknownName(field, tag, known))
-        elif part["type"] == "missing":
-            problems.append(f"{'.'.join(where)} is missing")
-        elif field == "rules" and isinstance(part["input"], str):  # too long to be repeated
-            problems.append(part["msg"].removeprefix("Value error, "))
+            unknown.append(UnknownName(field, tag, known))
         else:
-            message = re.sub("^(Value error, |Input should be )", "", part["msg"])
-            must = f"must be {message}" if message != part["msg"] else message
-            problems.append(f"{'.'.join(where) or field} {must}, not {part['input']!r}")
-    if len(problems) == 1 and isinstance(problems[0], UnknownName):
-        return problems[0]
-    return InvalidInput("; ".join(map(str, problems)))
+            said = sentences.setdefault(where, [])
+            if (sentence := field_problem(part)) not in said:
+                said.append(sentence)
+            # Rules are too long to be repeated, and what is missing was not given.
+            is_told = part["type"] != "missing" and field != "rules"
+            given[where] = f", not {_shortened(part['input'])}" if is_told else ""
+    if len(unknown) == 1 and not sentences:
+        return unknown[0]
+    wrong = (f"{where} {either(said)}{given[where]}" for where, said in sentences.items())
+    return InvalidInput("; ".join([*map(str, unknown), *wrong]))
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_TOLD else f"{text[:_LONGEST_TOLD]}..."
 
 
 def _fields_beside(loc: tuple[int | str, ...], kind: type[SpecModel] | None) -> set[str]:
@@ -399,6 +407,7 @@ def _fields_beside(loc: tuple[int | str, ...], kind: type[SpecModel] | None) -> 
     return {name for one in kinds for name in one.model_fields} - {"kind"}
 
 
+_LONGEST_TOLD = 100  # characters of a value that is repeated in an error
 _TAGS = {
     "run",
     "walkforward",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
 from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.market.field_problems import field_problems
 
 _DIGEST_BYTES = 8
 
@@ -123,8 +124,4 @@ def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
 
 def problems_of(error: ValidationError) -> str:
     """What is wrong with JSON values, field by field, without quoting the values."""
-    return "; ".join(
-        f"{'.'.join(map(str, one['loc'])) + ': ' if one['loc'] else ''}"
-        f"{one['msg'].removeprefix('Value error, ')}"
-        for one in error.errors(include_url=False, include_input=False)
-    )
+    return "; ".join(field_problems(error.errors(include_url=False, include_input=False)))

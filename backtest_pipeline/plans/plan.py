@@ -231,7 +231,7 @@ def plan_from(given: Mapping[str, Any] | str | bytes) -> Plan:
         ...     "valid_until": "2024-02-29T23:59:59.999Z", "regime": "calm", "stance": "wait"})
         Traceback (most recent call last):
         ...
-        backtest_pipeline.market.errors.PlanRefused: the plan is refused: regime: Input should be \
+        backtest_pipeline.market.errors.PlanRefused: the plan is refused: regime: must be \
 'bull', 'bear', 'range', 'high_vol' or 'mixed'
     """
     text = given if isinstance(given, str | bytes) else json.dumps(given)

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from backtest_pipeline.market.errors import BacktestError
+from backtest_pipeline.market.field_problems import field_place, field_problem
 from backtest_pipeline.service.problems import Problem, failure_of, problem_response
 
 _log = logging.getLogger(__name__)
@@ -80,19 +81,13 @@ def invalid(errors: Iterable[Any]) -> Problem:
     parts = list(errors)
     if any(part["type"] == "json_invalid" for part in parts):
         return Problem("BAD_REQUEST", _NOT_JSON)
-    fields = [
-        {"where": ".".join(map(str, part["loc"])), "message": _message(part)} for part in parts
-    ]
+    fields = [{"where": field_place(part), "message": field_problem(part)} for part in parts]
     # A field that the body does not have says nothing of what the field means elsewhere.
     known = [part for part in parts if part["type"] != "extra_forbidden"]
     named = next((str(at) for part in known for at in part["loc"] if str(at) in _OF_FIELD), "")
     first = f"{fields[0]['where']}: {fields[0]['message']}"
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
     return Problem(_OF_FIELD.get(named, "BAD_PARAMS"), first + more, errors=fields)
-
-
-def _message(part: Any) -> str:
-    return str(part["msg"]).removeprefix("Value error, ")
 
 
 def _respond(request: Request, problem: Problem) -> Response:

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backtest_pipeline.market.errors import ConfigurationError, UnknownName
+from backtest_pipeline.market.field_problems import field_problem
 from backtest_pipeline.market.symbols import symbol_keys
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.sources.choose import ExchangeAccess
@@ -322,7 +323,7 @@ def _unread(name: str, known: Iterable[str]) -> str:
 
 def _complaint(error: Any) -> str:
     variable = PREFIX + str(error["loc"][0]).upper()
-    return f"{variable}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{variable}: {field_problem(error)}"
 
 
 def _parsed(dsn: SecretStr) -> SecretStr:

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from backtest_pipeline.market.errors import EmptyGrid, GridTooLarge, InvalidInput, UnknownName
+from backtest_pipeline.market.field_problems import field_problem
 from backtest_pipeline.strategies.strategy import Strategy
 
 Number = int | float
@@ -180,5 +181,5 @@ def _contradiction(strategy: Strategy[Any], params: dict[str, Number]) -> str | 
     except ValidationError as error:
         if any(e["loc"] for e in error.errors()):
             strategy.parse(params)  # which names the parameter
-        return error.errors()[0]["msg"].removeprefix("Value error, ")
+        return field_problem(error.errors()[0])
     return None

@@ -17,6 +17,7 @@ from backtest_pipeline.market.errors import (
     StrategyRefused,
     UnknownName,
 )
+from backtest_pipeline.market.field_problems import field_problems
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.trading.conditions import Conditions
 from backtest_pipeline.trading.sizing import Sizing
@@ -110,10 +111,7 @@ class Strategy(Generic[P]):
         try:
             parsed = self.params_type.model_validate({k: params[k] for k in known if k in params})
         except ValidationError as error:
-            problems += [
-                f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {e['msg']}"
-                for e in error.errors()
-            ]
+            problems += field_problems(error.errors())
             raise InvalidInput(f"{self.name}: {'; '.join(problems)}") from error
         except BacktestError:
             raise

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
+from backtest_pipeline.market.field_problems import PLAIN_NAME
 from backtest_pipeline.market.symbols import LONGEST_SYMBOL, key_of
 from backtest_pipeline.trading.sizing import SIZINGS
 
@@ -19,7 +20,7 @@ Symbol = Annotated[
     Field(
         min_length=1,
         max_length=LONGEST_SYMBOL,
-        pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",
+        pattern=PLAIN_NAME,
         examples=["S-ALPHA"],
     ),
     AfterValidator(key_of),

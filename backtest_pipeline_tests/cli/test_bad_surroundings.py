@@ -20,7 +20,7 @@ SECRET = "hunter2"  # noqa: S105
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("BACKTEST_RUN_STORE_MODE", "mysql", "Input should be 'embedded' or 'postgres'"),
+        ("BACKTEST_RUN_STORE_MODE", "mysql", "must be 'embedded' or 'postgres'"),
         ("BACKTEST_POSTGRES_DSN", "", "is required if BACKTEST_RUN_STORE_MODE=postgres"),
         ("BACKTEST_POSTGRES_DSN", f"host = = {SECRET}", "is not a valid connection string; write"),
         ("BACKTEST_TIMEFRAMES", "1D,2X", "unknown timeframe '2X'; did you mean"),

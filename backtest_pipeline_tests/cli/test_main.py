@@ -90,6 +90,10 @@ def test_the_help_of_a_portfolio_names_every_scheme_that_there_is() -> None:
     [
         ("run --json", "Missing option '--asset'."),
         ("strategies show --json", "Missing argument 'NAME'."),
+        (
+            "run --asset BTC --delay-bars 1.5 --json",
+            "Invalid value for '--delay-bars': must be a whole number",
+        ),
     ],
 )
 def test_errors_of_the_arguments_are_json_too(command: str, message: str) -> None:

@@ -71,7 +71,7 @@ def test_what_is_wrong_is_said_at_its_place(cli: CommandLine, folder: Path) -> N
         (("new", "Dip!"), "cannot name a strategy"),
         (("new", "other", "--from", "rsii"), "unknown strategy 'rsii'; did you mean rsi"),
         (("check", "nothing"), "unknown strategy 'nothing'"),
-        (("check", "dip", "--param", "z=-1"), "z: Input should be greater than 0"),
+        (("check", "dip", "--param", "z=-1"), "z: must be above 0"),
     ):
         answer = cli("strategies", *arguments)
         assert (answer.code, message in answer.message) == (1, True), answer.message

@@ -103,8 +103,8 @@ def test_all_variables_that_are_mistyped_or_make_no_sense_are_named(
         "BACKTEST_ARTIFACT_URL is not a setting; did you mean BACKTEST_ARTIFACTS_URL?",
         "BACKTEST_SERVICE_PROT is not a setting; did you mean BACKTEST_SERVICE_PORT?",
     ]
-    assert "BACKTEST_CACHE_MAX_GB: Input should be greater than 0" in settings[0]
-    assert "BACKTEST_SERVICE_RATE_PER_MINUTE: Input should be a valid integer" in service[0]
+    assert "BACKTEST_CACHE_MAX_GB: must be above 0" in settings[0]
+    assert "BACKTEST_SERVICE_RATE_PER_MINUTE: must be a whole number" in service[0]
     assert "BACKTEST_OIDC_ISSUER: must be an https address" in service[0]
     assert "BACKTEST_LLM_MODEL: must be PROVIDER:MODEL with one of" in models[0]
 

@@ -27,9 +27,17 @@ ONE = {"symbol": "BTC"}
         ({"sizing": {"mode": "fixd"}}, UnknownName, "unknown sizing 'fixd'; did you mean fixed"),
         ({"direction": "lng"}, UnknownName, "unknown direction 'lng'; did you mean long"),
         ({"params": {"fast": "9"}}, InvalidInput, "params.fast"),
-        ({"symbol": "A\0B"}, InvalidInput, "symbol String should match pattern"),
+        (
+            {"symbol": "A\0B"},
+            InvalidInput,
+            "symbol must have no blanks around it, and no control characters, not",
+        ),
         ({"initial_cash": float("nan")}, InvalidInput, "initial_cash must be a finite number"),
-        ({"kind": "walkforward", "train_days": 0}, InvalidInput, "train_days must be greater"),
+        (
+            {"kind": "walkforward", "train_days": 0},
+            InvalidInput,
+            "train_days must be above 0, not 0",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_by_field(

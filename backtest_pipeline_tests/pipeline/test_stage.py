@@ -256,7 +256,7 @@ def test_without_an_active_signal_nothing_is_traded(workspace: Workspace) -> Non
     ("change", "complaint"),
     [
         ("""params = '{"fast": 9, "slow": 21, "fats": 3}'""", "unknown parameter 'fats'.*fast"),
-        ("""params = '{"fast": 9, "slow": "often"}'""", "slow: Input should be a valid integer"),
+        ("""params = '{"fast": 9, "slow": "often"}'""", "slow: must be a whole number"),
         ("""params = '{"fast": 30, "slow": 21}'""", r"fast \(30\) must be below slow"),
         ("strategy = 'ema_crosover'", "unknown strategy 'ema_crosover'; .*ema_crossover"),
     ],

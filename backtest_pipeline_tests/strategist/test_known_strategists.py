@@ -42,7 +42,7 @@ def test_a_configuration_survives_json() -> None:
 @pytest.mark.parametrize(
     ("name", "config", "reason"),
     [
-        ("rules", {"stop_loss_pct": 90}, "strategist rules: stop_loss_pct: Input should be less"),
+        ("rules", {"stop_loss_pct": 90}, "strategist rules: stop_loss_pct: must be"),
         ("rules", {"regimes": {"confirm_bars": "3"}}, "regimes.confirm_bars"),
         ("llm", {"most_triggers": 1}, "strategist llm: most_triggers"),
         ("llm", {}, "needs a language model"),

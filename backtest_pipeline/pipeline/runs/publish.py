@@ -74,17 +74,14 @@ def identify_runs(
     Args:
         inputs: versions of the features, by asset.
         daily: the daily bars that mark the runs.
-        own: the columns of the user's own; a run is made from those that its signal, its
-            stops or its sizing read.
+        own: the columns of the user's own; a run is made from those that it reads.
         compared: what the benchmark was built from, by partition.
     """
     shared = [
         {**compared, f"{asset}|{tf}": Read.whole(inputs[asset]), **daily.read_by(asset)}
         for asset in assets
     ]
-    names = [
-        own_columns_read(strategy_of(one.strategy), one.params, terms.config) for one in signals
-    ]
+    names = [own_columns_read(strategy_of(s.strategy), s.params, terms.config) for s in signals]
     sources = {
         read: [
             made_from({**of_asset, **by_asset.get(asset, {})})

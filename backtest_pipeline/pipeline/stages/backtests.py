@@ -320,19 +320,17 @@ def prepare_publication(
     Args:
         simulated: of these signals, each on the assets of its panel.
         signals, identities, ids, terms, started_at: as `publication_of` takes them.
-        inputs: versions of the features, by asset.
-        own: the columns of the user's own that the signals, their stops and their sizing read.
+        inputs, own: versions of the features, by asset, and the columns of the user's own.
         source: who tries, as in `trials.source`.
         uri: directory that holds them already.
     """
     bars = {a: inputs[a].input_version for a in simulated.panel.assets}
+    read = [columns_read([signal], terms.config) for signal in signals]
     trials = trials_of(
         simulated,
         [signal.params for signal in signals],
         strategy=[signal.strategy for signal in signals],
-        dataset_versions=[
-            own.versions_with(bars, columns_read([one], terms.config)) for one in signals
-        ],
+        dataset_versions=[own.versions_with(bars, names) for names in read],
         terms=terms,
         source=source,
     )

@@ -8,12 +8,11 @@ from typing import Annotated
 from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from backtest_pipeline.market.field_problems import PLAIN
 from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.market.timeframes import canonical
 from backtest_pipeline.storage.postgres.pages import MOST_ROWS
 
-# The database refuses NUL, and no name or text to search for has control characters.
-PLAIN = r"^[^\x00-\x1f\x7f]*$"
 Word = Annotated[str | None, Field(None, max_length=100, pattern=PLAIN)]
 SymbolWord = Annotated[Word, AfterValidator(lambda symbol: symbol and key_of(symbol))]
 TimeframeWord = Annotated[Word, AfterValidator(lambda name: name and canonical(name))]

@@ -8,18 +8,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from backtest_pipeline.market.field_problems import LOWER_NAME, PLAIN
 from backtest_pipeline.pipeline.planning import books
 from backtest_pipeline.service.auth.authentication import Runner, Viewer
 from backtest_pipeline.service.problem_handlers import require_json_if_any
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, documented
-from backtest_pipeline.service.routes.filters import PLAIN
 from backtest_pipeline.service.routes.store import Store
 
 router = APIRouter(prefix="/plans", tags=["plans"], responses=documented(*AUTHENTICATED))
 _KNOWN = documented("BAD_PARAMS")
-Book = Annotated[
-    str, Path(max_length=63, pattern=r"^[a-z0-9][a-z0-9_.\-]*$", description="Name of a plan book.")
-]
+Book = Annotated[str, Path(max_length=63, pattern=LOWER_NAME, description="Name of a plan book.")]
 Number = Annotated[int, Path(ge=1, le=10_000_000, description="Sequence of the plan.")]
 Other = Annotated[int, Query(ge=1, le=10_000_000, description="Sequence of a plan.")]
 

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.field_problems import PLAIN
 from backtest_pipeline.pipeline.runs import query
 from backtest_pipeline.pipeline.runs.compare import RunComparison, compare_runs
 from backtest_pipeline.pipeline.runs.query import RunDetail
@@ -18,7 +19,7 @@ from backtest_pipeline.pipeline.runs.retention import delete_runs
 from backtest_pipeline.service.auth.authentication import Runner, Viewer
 from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, Problem, documented
-from backtest_pipeline.service.routes.filters import PLAIN, After, ArtifactName, Limit, RunQuery
+from backtest_pipeline.service.routes.filters import After, ArtifactName, Limit, RunQuery
 from backtest_pipeline.service.routes.responses import (
     Runs,
     RunSummary,

@@ -98,7 +98,7 @@ def open_column_file(
         status = path.stat()
         names = _header(path)
     except (OSError, pa.ArrowException) as reason:
-        raise ColumnsError(f"{path}: cannot be read: {reason}") from reason
+        raise _unreadable(path, reason) from reason
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ColumnsError(f"{path}: more than one column is named {', '.join(twice)}; rename them")
@@ -120,11 +120,17 @@ def open_column_file(
     features = [name for name in own if is_given_by_bars(name)]
     if features:
         raise ColumnsError(
-            f"{path}: {', '.join(features)} are features, which are computed from bars "
-            "(docs/features.md); rename the columns"
+            f"{path}: {', '.join(features)} would hide what is computed from bars "
+            "(docs/features.md); rename it"
         )
     stamp = FileStamp(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return ColumnFile(path, tuple(own), stamp, max_age_us, tz)
+
+
+def _unreadable(path: Path, reason: Exception) -> ColumnsError:
+    if path.suffix == ".parquet" and isinstance(reason, pa.ArrowInvalid):
+        return ColumnsError(f"{path}: it is no Parquet file, or a damaged one; write it again")
+    return ColumnsError(f"{path}: cannot be read: {reason}")
 
 
 def _header(path: Path) -> list[str]:
@@ -141,7 +147,7 @@ def _content(path: Path, stamp: FileStamp, tz: str | None) -> Content:
         data = path.read_bytes()
         table = _table(path, data)
     except (OSError, pa.ArrowException) as reason:
-        raise ColumnsError(f"{path}: cannot be read: {reason}") from reason
+        raise _unreadable(path, reason) from reason
     digest = hashlib.sha256(data).hexdigest()
     del data
     first_line = None if path.suffix == ".parquet" else 2
@@ -224,12 +230,24 @@ def _numbers(path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not is_number and not pa.types.is_boolean(kind):
         raise ColumnsError(
-            f"{path}: column {name} holds {kind}, and rules read numbers and flags; convert it, or "
-            "leave it out"
+            f"{path}: column {name} holds {_held(column)}, and rules read numbers and flags; "
+            "convert it, or leave it out"
         )
     values = (column.cast(pa.int8()) if pa.types.is_boolean(kind) else column).cast(pa.float64())
     numbers = values.to_numpy().astype(np.float64)
     return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _held(column: pa.ChunkedArray) -> str:
+    """What a column of no numbers holds; of text the first that is no number, and its row."""
+    if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+        return str(column.type)
+    for row, text in enumerate(column.to_pylist(), start=1):
+        try:
+            float(text or "nan")
+        except ValueError:
+            return f"text, such as {text!r:.40} in row {row:,}"
+    return "numbers written as text"
 
 
 def _sorted(

@@ -59,7 +59,7 @@ def read_folder(folder: Path, *, trust: bool = False) -> FolderContent:
         raise StrategyRefused(f"{folder} is a file; BACKTEST_STRATEGIES names a folder")
     if not trust:
         for above in (root, *root.parents):
-            _require_private(above, os.stat(above))
+            _require_private(str(above), os.stat(above))
     sources, refused = [], {}
     try:
         mains = list(_strategies_of(root))
@@ -123,7 +123,7 @@ def _files(root: Path, belonging: Sequence[Path], trust: bool) -> dict[str, byte
         )
     if not trust:
         for folder in folders:
-            _require_private(folder, os.stat(folder))
+            _require_private(str(folder), os.stat(folder))
     return {p.relative_to(root).as_posix(): _read(root, p, trust) for p in paths}
 
 
@@ -141,7 +141,7 @@ def _read(root: Path, path: Path, trust: bool) -> bytes:
             if not stat.S_ISREG(status.st_mode):
                 raise StrategyRefused("it is not a regular file")
             if not trust:
-                _require_private(real, status)
+                _require_private(path.relative_to(root).as_posix(), status)
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise StrategyRefused(f"it cannot be read: {error.strerror}") from error
@@ -150,15 +150,15 @@ def _read(root: Path, path: Path, trust: bool) -> bytes:
     return content
 
 
-def _require_private(path: Path, status: os.stat_result) -> None:
+def _require_private(what: str, status: os.stat_result) -> None:
     """Refuse what others may write. Group-write passes: with private groups every file has it."""
     trusted = "or set BACKTEST_STRATEGIES_TRUST=true if everyone who can write it may run code here"
     if status.st_uid not in (0, os.geteuid()):
         raise StrategyRefused(
-            f"{path} belongs to another user (uid {status.st_uid}); change its owner, {trusted}"
+            f"{what} belongs to another user (uid {status.st_uid}); change its owner, {trusted}"
         )
     is_sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
     if status.st_mode & stat.S_IWOTH and not is_sticky:
         raise StrategyRefused(
-            f"{path} may be written by every user; run chmod o-w on it, {trusted}"
+            f"{what} may be written by every user; run chmod o-w on it, {trusted}"
         )

@@ -234,6 +234,8 @@ class _Compiler:
             raise self._refused(node, node.op)
         operator, sign = _ARITHMETIC[type(node.op)]
         left, right = self._number(node.left, sign), self._number(node.right, sign)
+        if operator == "divide" and self._program.number(right) == 0:
+            raise self._error(node, "this is never defined: a division by zero")
         return self._program.apply(operator, left, right)
 
     def _comparison(self, node: ast.Compare) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError, create_model, model_validator
 
 from backtest_pipeline.market.errors import RuleError
+from backtest_pipeline.market.field_problems import field_problem
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.strategies.rules.account_rules import AccountRules
 from backtest_pipeline.strategies.rules.declarations import (
@@ -261,8 +262,7 @@ class _RuleFile:
             place = self._place.at("params")
             for name in first["loc"]:
                 place = place.at(str(name))
-            reason = first["msg"].removeprefix("Value error, ")
-            raise place.error(f"the defaults are not allowed: {reason}") from None
+            raise place.error(f"the defaults are not allowed: {field_problem(first)}") from None
         return model
 
     def _broken(self, settled: Settled, params: Params) -> str | None:

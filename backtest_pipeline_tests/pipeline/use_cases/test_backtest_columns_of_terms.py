@@ -55,7 +55,7 @@ def test_a_run_is_that_of_the_columns_that_its_stops_and_sizing_read(
 
 
 def test_a_sweep_and_a_walk_forward_have_them_too(workspace: Workspace, tmp_path: Path) -> None:
-    axes = {"fast": [5, 10], "slow": [20, 30]}
+    axes: dict[str, Any] = {"fast": [5, 10], "slow": [20, 30]}
     with with_columns(workspace, tmp_path, {"model.csv": scores("A")}) as (store, _):
         spec = SweepSpec(strategy="ema_crossover", symbol="A", timeframe="1D", params=axes, **TERMS)
         swept = sweep_on_demand(store, MARKET, spec, most=10)

@@ -99,6 +99,7 @@ def test_sound_rules_are_conditions(text: str) -> None:
         ("close > 1e999", 9, "too large"),
         (f"close > {'9' * 400}", 9, "too large"),
         ("close > 1 / 0", 9, "a division by zero"),
+        ("close > open / (2 - 2)", 9, "a division by zero"),
         ("close > 1e300 * 1e300", 9, "never defined"),
         ("close > 2 + sqrt(0 - 1)", 13, "never defined"),
         ("log(0) > 1", 1, "never defined"),

@@ -96,9 +96,9 @@ def test_a_variant_is_off_until_it_is_asked_for_and_filters_entries_alone() -> N
 def test_parameters_are_typed_and_bounded() -> None:
     strategy = read(DIP)
     for given, reason in (
-        ({"oversold": 3.0}, "oversold: .*greater than or equal to 5"),
-        ({"exit_bars": 20.5}, "exit_bars: .*integer"),
-        ({"calm": 1}, "calm: .*boolean"),
+        ({"oversold": 3.0}, "oversold: .*must be at least 5"),
+        ({"exit_bars": 20.5}, "exit_bars: must be a whole number"),
+        ({"calm": 1}, "calm: must be true or false"),
         ({"overold": 20}, "unknown parameter 'overold'; did you mean oversold"),
         ({"stop": 1.5}, "stops: stop_loss must be above 0 and below 1"),
         ({"oversold": 50, "recovered": 50}, "oversold < recovered is required.*oversold 50.0"),

@@ -66,7 +66,7 @@ def test_a_bad_answer_is_asked_for_again_with_what_is_wrong_with_it() -> None:
     last = model.asked[-1]
     kinds = [type(message) for message in last]
     assert kinds == [ModelRequest, ModelResponse, ModelRequest, ModelResponse, ModelRequest]
-    assert "stance: Input should be" in str(last[2].parts[0])
+    assert "stance: must be" in str(last[2].parts[0])
     assert "the answer is no JSON" in str(last[4].parts[0])
 
 
