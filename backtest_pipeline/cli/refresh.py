@@ -155,7 +155,7 @@ class RefreshedStore:
     """What the store holds for the refreshed assets and timeframes.
 
     Attributes:
-        runs: rows of `storage.run_tables.runs.current_figures`.
+        runs: rows of `storage.run_tables.run_figures.current_figures`.
         skipped: rows skipped or flagged, by reason.
         not_fetched_since: by asset, when the first bar closes that the cache did not have.
         remarks: remarks on assets, such as reused tickers and delistings.
@@ -190,7 +190,7 @@ def _read(workspace: Workspace, result: RefreshResult) -> RefreshedStore:
     from backtest_pipeline.pipeline.presets import failed_on_partitions, left_out_presets
     from backtest_pipeline.pipeline.runs.summary import TABLE_METRICS
     from backtest_pipeline.storage.run_tables.portfolios import current_portfolio_figures
-    from backtest_pipeline.storage.run_tables.runs import current_figures
+    from backtest_pipeline.storage.run_tables.run_figures import current_figures
     from backtest_pipeline.storage.tables.asset_identity import remarks_of
     from backtest_pipeline.storage.tables.datasets import not_fetched_since, quality_by_reason
 

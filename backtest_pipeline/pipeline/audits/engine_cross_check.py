@@ -13,7 +13,7 @@ from backtest_pipeline.pipeline.stages.signals import SignalsStage
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.vectorbt_engine import compare_with_vectorbt
-from backtest_pipeline.storage.run_tables.runs import current_figures
+from backtest_pipeline.storage.run_tables.run_figures import current_figures
 
 TOLERANCE = 1e-9
 

@@ -38,7 +38,8 @@ from backtest_pipeline.storage.run_tables.portfolios import (
     retire_portfolios,
 )
 from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
-from backtest_pipeline.storage.run_tables.runs import current_figures, current_runs
+from backtest_pipeline.storage.run_tables.run_figures import current_figures
+from backtest_pipeline.storage.run_tables.runs import current_runs
 from backtest_pipeline.storage.tables.dimensions import synthetic_beside_real
 
 TABLES_OF_PORTFOLIOS = ("portfolio_runs", "portfolio_weights", "portfolio_strategy_weights")

@@ -169,17 +169,24 @@ def test_a_restore_that_is_killed_changes_nothing_and_can_be_repeated(
     assert everything(empty_database) == everything(filled.database)
 
 
+@pytest.mark.parametrize("kind", ["s3", "azure"])
 def test_a_store_with_its_artifacts_in_a_bucket_is_backed_up_and_restored(
-    filled: Workspace, backup: Path, empty_database: Database, tmp_path: Path, s3: str
+    request: pytest.FixtureRequest,
+    filled: Workspace,
+    backup: Path,
+    empty_database: Database,
+    tmp_path: Path,
+    kind: str,
 ) -> None:
-    inside = ArtifactStore(tmp_path / "one machine", s3)
+    url = request.getfixturevalue(kind)
+    inside = ArtifactStore(tmp_path / "one machine", url)
     restore(filled.database, inside, backup, replace=True)
     copied = back_up(filled.database, inside, tmp_path / "from the bucket.tar.zst")
     assert copied.unsound == ()
     artifacts = ArtifactStore(tmp_path / "copy")
     restore(empty_database, artifacts, copied.path)
     assert everything(empty_database) == everything(filled.database)
-    elsewhere = ArtifactStore(tmp_path / "another machine", s3)
+    elsewhere = ArtifactStore(tmp_path / "another machine", url)
     assert_same(
         contents(Workspace(empty_database, artifacts)),
         contents(Workspace(filled.database, elsewhere)),

@@ -38,13 +38,9 @@ from backtest_pipeline.storage.run_tables.portfolios import (
 )
 from backtest_pipeline.storage.run_tables.recorded_runs import figures_by_directory
 from backtest_pipeline.storage.run_tables.retention import capture_aged, delete_aged, referred_to
+from backtest_pipeline.storage.run_tables.run_figures import current_figures, figures_by_partition
 from backtest_pipeline.storage.run_tables.run_search import RunFilter, list_runs
-from backtest_pipeline.storage.run_tables.runs import (
-    current_figures,
-    current_runs,
-    figures_by_partition,
-    runs_configured,
-)
+from backtest_pipeline.storage.run_tables.runs import current_runs, runs_configured
 from backtest_pipeline.storage.run_tables.trials import deflated_before
 from backtest_pipeline.storage.run_tables.walk_forward import (
     current_walk_forwards,
