@@ -32,6 +32,7 @@ _ASKABLE = documented(
     *AUTHENTICATED,
     *SENT,
     *("BAD_RANGE", "BAD_SYMBOL", "BAD_SYMBOLS", "UNKNOWN_STRATEGY", "EMPTY_GRID", "GRID_TOO_LARGE"),
+    "RUN_TIMEOUT",  # of a check in a worker
 )
 _RECONNECT_MS = 2_000
 
