@@ -155,13 +155,13 @@ class RefreshedStore:
     """What the store holds for the refreshed assets and timeframes.
 
     Attributes:
-        runs: rows of `storage.run_tables.runs.current_figures`.
+        runs: rows of `storage.run_tables.run_figures.current_figures`.
         skipped: rows skipped or flagged, by reason.
         not_fetched_since: by asset, when the first bar closes that the cache did not have.
         remarks: remarks on assets, such as reused tickers and delistings.
         left_out_presets: presets that refreshes leave out, and why.
         failed_presets: presets that failed on a partition of these, and why.
-        portfolios: rows of `storage.run_tables.portfolios.current_portfolios`.
+        portfolios: rows of `storage.run_tables.portfolios.current_portfolio_figures`.
         database, folder: where rows and files are stored.
     """
 
@@ -189,8 +189,8 @@ def _read(workspace: Workspace, result: RefreshResult) -> RefreshedStore:
     from backtest_pipeline.market.partitions import Partition
     from backtest_pipeline.pipeline.presets import failed_on_partitions, left_out_presets
     from backtest_pipeline.pipeline.runs.summary import TABLE_METRICS
-    from backtest_pipeline.storage.run_tables.portfolios import current_portfolios
-    from backtest_pipeline.storage.run_tables.runs import current_figures
+    from backtest_pipeline.storage.run_tables.portfolios import current_portfolio_figures
+    from backtest_pipeline.storage.run_tables.run_figures import current_figures
     from backtest_pipeline.storage.tables.asset_identity import remarks_of
     from backtest_pipeline.storage.tables.datasets import not_fetched_since, quality_by_reason
 
@@ -202,7 +202,7 @@ def _read(workspace: Workspace, result: RefreshResult) -> RefreshedStore:
         )
         missing = not_fetched_since(connection, symbols=assets, timeframes=timeframes)
         remarks = remarks_of(connection, assets)
-        portfolios = current_portfolios(connection, timeframes)
+        portfolios = current_portfolio_figures(connection, timeframes)
         where, folder = workspace.database.where, workspace.artifacts.where
         absent = left_out_presets(workspace)
         failed = failed_on_partitions(

@@ -53,7 +53,11 @@ from backtest_pipeline.pipeline.use_cases.spec_terms import (
     plan_of,
     rollup_config,
 )
-from backtest_pipeline.pipeline.use_cases.stored import stored_portfolio_of, stored_runs
+from backtest_pipeline.pipeline.use_cases.stored import (
+    stored_portfolio_of,
+    stored_runs,
+    stored_walk_forward,
+)
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration
 from backtest_pipeline.pipeline.use_cases.walk_forward import (
     Prepared,
@@ -66,8 +70,7 @@ from backtest_pipeline.sources.choose import choose_source, exchange_of
 from backtest_pipeline.storage.run_tables.run_search import note_request
 from backtest_pipeline.storage.settings import Settings, exchange_access
 from backtest_pipeline.storage.tables.dimensions import known_symbols
-from backtest_pipeline.strategies.known_strategies import catalogue
-from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
+from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, is_own_python, strategy_of
 
 _MINUTES = {"1m", "5m", "15m", "30m"}
 Source = BarSource | ExternalReader
@@ -97,7 +100,7 @@ def execute(
     """
     with _counted(workspace, settings, spec, bars) as tally, strategies_for(spec) as spec:
         source = source_for(workspace, settings, spec, bars)
-        result = None if rebuild else _stored(workspace, spec, source)
+        result = None if rebuild else _stored(workspace, settings, spec, source)
         if result is None:
             result = _EXECUTORS[type(spec)](workspace, settings, spec, source, rebuild)
         _note_request(workspace, result, user)
@@ -113,9 +116,9 @@ def look_up(
 ) -> Result | None:
     """The stored result of a spec, where `execute` would return it without computing; else None.
 
-    Only results of a single run without bands, and of a portfolio, are looked up, and only where no
-    Python of a user's own would run for it, which may take any time. Arguments as those of
-    `execute`.
+    Only results of a single run without bands, of a walk-forward and of a portfolio are looked up,
+    and only where no Python of a user's own would run for it, which may take any time. Of a sweep
+    only the best run is stored. Arguments as those of `execute`.
 
     Raises:
         BacktestError: as `execute`, for a spec that it refuses.
@@ -123,7 +126,7 @@ def look_up(
     with _counted(workspace, settings, spec) as tally, strategies_for(spec) as spec:
         result = None
         if not _runs_own_python(workspace, spec):
-            result = _stored(workspace, spec, source_for(workspace, settings, spec))
+            result = _stored(workspace, settings, spec, source_for(workspace, settings, spec))
         tally.is_counted = result is not None
         if result is not None:
             _note_request(workspace, result, user)
@@ -131,14 +134,16 @@ def look_up(
 
 
 def _runs_own_python(workspace: Workspace, spec: ExecutableSpec) -> bool:
-    if not isinstance(spec, RunSpec | PortfolioSpec):
-        return False
-    strategy, _ = named_by_spec(workspace, spec)
-    return catalogue().known[strategy.name].is_own_python
+    if isinstance(spec, RunSpec | PortfolioSpec):
+        return is_own_python(named_by_spec(workspace, spec)[0].name)
+    return is_own_python(spec.strategy)
 
 
 def _stored(
-    workspace: Workspace, spec: ExecutableSpec | RobustnessSpec, source: Source
+    workspace: Workspace,
+    settings: Settings,
+    spec: ExecutableSpec | RobustnessSpec,
+    source: Source,
 ) -> Result | None:
     if type(spec) is RunSpec and not spec.bands:
         rows = stored_runs(workspace, source, spec, [spec.symbol])
@@ -148,6 +153,9 @@ def _stored(
         rows = stored_runs(workspace, source, spec, sorted(spec.symbols))
         portfolio = stored_portfolio_of(workspace, rows, config) if rows else None
         return portfolio_result(portfolio, rows) if rows and portfolio else None
+    if isinstance(spec, WalkForwardSpec):
+        row = stored_walk_forward(workspace, source, spec, _plan(spec, settings))
+        return walk_forward_result(workspace, row, spec) if row else None
     return None
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.pipeline.specs import ExecutableSpec
 from backtest_pipeline.strategies.known_strategies import look_again, rules_known
+from backtest_pipeline.strategies.registry import is_own_python
 
 S = TypeVar("S", bound=ExecutableSpec)
 
@@ -32,3 +33,15 @@ def strategies_for(spec: S) -> Iterator[S]:
         raise InvalidInput("rules are a strategy: give the rules alone, or a strategy or preset")
     with rules_known(spec.rules) as name:
         yield spec.model_copy(update={"rules": None, "strategy": name})
+
+
+def names_own_python(spec: ExecutableSpec) -> bool:
+    """Whether the strategy that a spec names is a user's Python, none of which runs for this.
+
+    A preset is not looked up, and counts as none. Raises as `strategies_for`, and UnknownName for
+    an unknown strategy.
+    """
+    if getattr(spec, "preset", None):
+        return False
+    with strategies_for(spec) as named:
+        return is_own_python(named.strategy)

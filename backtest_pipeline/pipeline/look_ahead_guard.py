@@ -72,11 +72,9 @@ def require_probed(
         raise refusal
 
 
-def is_known_sound(
-    connection: Connection, strategy: Strategy[Any], params: Mapping[str, Any]
-) -> bool:
+def is_known_sound(connection: Connection, strategy: Strategy[Any], params: ParameterSets) -> bool:
     """Whether this code version of a strategy was probed under these parameters, and passed."""
-    sets, code = _sets(strategy, [params]), probe_code(strategy.name)
+    sets, code = _sets(strategy, params), probe_code(strategy.name)
     known = read_verdicts(connection, [code], list(sets))
     return all((code, hashed) in known for hashed in sets) and not any(known.values())
 

@@ -13,6 +13,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from backtest_pipeline.market.errors import AlreadyRunning
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.service.auth.authentication import Authenticator, MetricsReader
 from backtest_pipeline.service.description import openapi_schema
@@ -23,13 +24,31 @@ from backtest_pipeline.service.pool import Pool
 from backtest_pipeline.service.problem_handlers import install_problem_handlers
 from backtest_pipeline.service.routes import routers
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.postgres.session_lock import SERVICE_LOCK, SessionLock
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 _log = logging.getLogger(__name__)
 # A handler, or a look-up of a stored result, holds one connection at a time; the store's pool has
 # this many in all.
 _HANDLERS, _LOOK_UPS = 10, 2
+_KEEP_S = 10.0
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+def _presence(database: Database) -> SessionLock:
+    """A sign that a service runs on the store, for whoever needs the store for itself."""
+    advice = "a restore is under way: wait for its end, then start the service"
+    return SessionLock(database, SERVICE_LOCK, advice=advice, shared=True)
+
+
+async def _keep(lock: SessionLock) -> None:
+    while True:
+        await anyio.sleep(_KEEP_S)
+        try:
+            await anyio.to_thread.run_sync(lock.keep)
+        except AlreadyRunning as error:
+            _log.error("the store was taken from this service: %s", error)
 
 
 def build_app(settings: Settings | None = None, service: ServiceSettings | None = None) -> FastAPI:
@@ -50,6 +69,8 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
             workspace = await anyio.to_thread.run_sync(
                 opened.enter_context, open_workspace(settings)
             )
+            lock = await anyio.to_thread.run_sync(_presence, workspace.database)
+            opened.callback(lock.close)
             pool = Pool(
                 settings, service.workers, service.service_timeout_s, service.service_waiting
             )
@@ -59,7 +80,10 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
                 app.state.authenticator = Authenticator(service, workspace.database)
                 app.state.job_events = JobEvents(workspace, app.state.stopping)
                 _log.info("ready: %s workers are warm", pool.size)
-                yield
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_keep, lock)
+                    yield
+                    group.cancel_scope.cancel()
             finally:
                 await pool.close()
 

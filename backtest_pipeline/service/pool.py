@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from backtest_pipeline.service.pool_worker import begin, execute_json, warm
+from backtest_pipeline.service.pool_worker import Task, begin, execute_json, warm
 from backtest_pipeline.service.problems import Failure, Problem
 from backtest_pipeline.service.turns import Turns
 from backtest_pipeline.storage.logs import request_id
@@ -36,11 +36,12 @@ _PRELOADED = [begin.__module__, "backtest_pipeline.service.warm"]
 
 @dataclass(frozen=True)
 class Work:
-    """A computation for a worker: a spec as JSON, and the user's name."""
+    """Something for a worker: a spec as JSON, the user's name, and what to do with the spec."""
 
     spec: str
     user: str
     slow: bool = False
+    task: Task = Task.EXECUTE
 
 
 class Pool:
@@ -88,7 +89,7 @@ class Pool:
         await asyncio.gather(*(asyncio.to_thread(one.stop) for one in self._workers))
 
     async def execute(self, work: Work) -> bytes:
-        """The result of a spec, as JSON.
+        """The result of a spec, as JSON; nothing of a check.
 
         Raises:
             Problem: RATE_LIMITED if too many of this user's wait, RUN_TIMEOUT if it took too long,
@@ -153,7 +154,7 @@ class _Worker:
 
     async def execute(self, work: Work, timeout_s: float) -> bytes | Failure:
         """The result of a computation; raises like the future of a `pebble.ProcessPool`."""
-        arguments = (work.spec, work.user, request_id.get())
+        arguments = (work.task, work.spec, work.user, request_id.get())
         try:
             return await asyncio.wrap_future(self._schedule(execute_json, arguments, timeout_s))
         except BrokenProcessPool:

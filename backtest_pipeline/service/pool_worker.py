@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 from contextlib import ExitStack
+from enum import StrEnum
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from threading import Thread
@@ -19,7 +20,8 @@ from pydantic import Field, TypeAdapter
 from threadpoolctl import threadpool_limits
 
 from backtest_pipeline.pipeline.execution import execute
-from backtest_pipeline.pipeline.specs import ExecutableSpec
+from backtest_pipeline.pipeline.jobs.requests import require_sound_job
+from backtest_pipeline.pipeline.specs import ExecutableSpec, JobSpec
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.service.problems import Failure, failure_of
 from backtest_pipeline.storage.logs import about, set_up_logging
@@ -67,23 +69,42 @@ def warm() -> None:
     gc.freeze()  # what is loaded by now stays for good: it need not be looked through each time
 
 
-def execute_json(spec: str, user: str, request_id: str) -> bytes | Failure:
-    """Execute one spec.
+class Task(StrEnum):
+    """What a worker does with a spec."""
+
+    EXECUTE = "execute"
+    CHECK_JOB = "check a job"
+
+
+def _execute(store: _Store, spec: str, user: str) -> bytes:
+    result = execute(store.workspace(), store.settings, _specs.validate_json(spec), user)
+    return result.model_dump_json().encode()
+
+
+def _check_job(store: _Store, spec: str, _user: str) -> bytes:
+    job = JobSpec.model_validate_json(spec)
+    require_sound_job(job, store.settings.optimizer_max_combinations)
+    return b""
+
+
+_DONE_BY = {Task.EXECUTE: _execute, Task.CHECK_JOB: _check_job}
+
+
+def execute_json(task: Task, spec: str, user: str, request_id: str) -> bytes | Failure:
+    """Do a task with one spec.
 
     Args:
-        spec: the spec with its kind, as JSON.
+        task: the task.
+        spec: the spec as JSON; with its kind, where it is to be executed.
         user: name of the user.
         request_id: the request id, for the log.
 
     Returns:
-        The result as JSON, or the failure.
+        The result as JSON (nothing of a check), or the failure.
     """
     with about(request=request_id):
         try:
-            store = _opened()
-            parsed = _specs.validate_json(spec)
-            result = execute(store.workspace(), store.settings, parsed, user)
-            return result.model_dump_json().encode()
+            return _DONE_BY[task](_opened(), spec, user)
         except Exception as error:  # whatever it is, it ends this request and no other
             failure = failure_of(error)
             if failure.problem().kind.status >= 500:

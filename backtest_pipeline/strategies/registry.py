@@ -19,6 +19,18 @@ def strategies() -> dict[str, Strategy[Any]]:
     return {name: found.strategy for name, found in catalogue().known.items()}
 
 
+def is_own_python(name: str | None) -> bool:
+    """Whether a strategy, by default the default one, is a user's Python, which may take any time.
+
+    None of its code runs here. Raises as `strategy_of`.
+
+    Examples:
+        >>> is_own_python("ema")
+        False
+    """
+    return catalogue().known[strategy_of(name or DEFAULT_STRATEGY).name].is_own_python
+
+
 class Named(NamedTuple):
     """What a name stands for: a strategy or a preset, one of them."""
 

@@ -11,7 +11,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from typing import Any
 
@@ -20,6 +20,8 @@ import psutil
 import pytest
 from starlette.testclient import TestClient
 
+from backtest_pipeline.market.errors import AlreadyRunning
+from backtest_pipeline.storage.postgres.session_lock import SERVICE_LOCK, SessionLock
 from backtest_pipeline_tests.service.conftest import (
     QUESTION,
     Server,
@@ -252,3 +254,16 @@ def test_a_server_that_is_told_to_stop_finishes_what_it_does_and_leaves_nobody_b
     assert "Traceback" not in log
     assert key["Authorization"].partition(" ")[2] not in log
     assert store.database.conninfo not in log
+
+
+def test_whoever_needs_the_store_alone_is_kept_out_by_any_number_of_services(
+    store: Store, key: dict[str, str]
+) -> None:
+    with one_worker(store, key), one_worker(store, key), pytest.raises(AlreadyRunning):
+        SessionLock(store.database, SERVICE_LOCK)
+    with (
+        closing(SessionLock(store.database, SERVICE_LOCK)),
+        pytest.raises(AlreadyRunning, match="a restore is under way"),
+        one_worker(store, key),
+    ):
+        pass

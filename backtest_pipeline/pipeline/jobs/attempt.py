@@ -30,7 +30,8 @@ from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.logs import about
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.removals import block_removals
-from backtest_pipeline.storage.run_tables.runs import current_figures, runs_by_id
+from backtest_pipeline.storage.run_tables.run_figures import current_figures
+from backtest_pipeline.storage.run_tables.runs import runs_by_id
 from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.storage.tables.job_queue import TIMEOUT
 from backtest_pipeline.storage.tables.jobs import (

@@ -10,7 +10,7 @@ from uuid import UUID
 from backtest_pipeline.market.errors import InvalidInput, JobConflict
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.given_rules import strategies_for
+from backtest_pipeline.pipeline.given_rules import names_own_python, strategies_for
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.soundness import require_sound
 from backtest_pipeline.pipeline.specs import (
@@ -18,6 +18,7 @@ from backtest_pipeline.pipeline.specs import (
     JobSpec,
     PortfolioSpec,
     RefreshSpec,
+    Spec,
 )
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.job_queue import (
@@ -40,6 +41,7 @@ def submit(
     *,
     most_combinations: int,
     resumes: UUID | None = None,
+    is_sound: bool = False,
 ) -> Job:
     """Record a job; Dagster launches it.
 
@@ -49,17 +51,16 @@ def submit(
         user: name of the caller.
         most_combinations: maximum size of a sweep's grid.
         resumes: an ended job with the same spec, whose stored units are reused.
+        is_sound: whether `require_sound_job` was called already, elsewhere.
 
     Raises:
         UnknownName, InvalidInput: for a spec that is invalid whatever the data are.
     """
     units = units_of(job)
     config = job.model_dump(mode="json")
-    spec = job.spec
-    if isinstance(spec, PortfolioSpec):
-        spec = spec.model_copy(update={"symbols": job.symbols or spec.symbols})
-    if not isinstance(spec, RefreshSpec):
-        require_sound(spec, most_combinations)
+    spec = _whole(job)
+    if not is_sound:
+        require_sound_job(job, most_combinations)
     partitions = [partition for _, partitions in units.values() for partition in partitions]
     with database.begin() as connection:
         return create_job(
@@ -79,8 +80,30 @@ def submit(
         )
 
 
-def resume(database: Database, job_id: UUID, user: str, *, most_combinations: int) -> Job:
-    """Submit an ended job again, without the units that it has stored.
+def require_sound_job(job: JobSpec, most_combinations: int) -> None:
+    """Raise UnknownName or InvalidInput for a job that would fail whatever the bars are.
+
+    Code of its strategy checks the parameters.
+    """
+    spec = _whole(job)
+    if not isinstance(spec, RefreshSpec):
+        require_sound(spec, most_combinations)
+
+
+def runs_own_python(job: JobSpec) -> bool:
+    """Whether `require_sound_job` runs Python of a user's own, which may take any time."""
+    return not isinstance(job.spec, RefreshSpec) and names_own_python(job.spec)
+
+
+def _whole(job: JobSpec) -> Spec:
+    """The spec of a job; of a portfolio with the symbols that the job names."""
+    if isinstance(job.spec, PortfolioSpec):
+        return job.spec.model_copy(update={"symbols": job.symbols or job.spec.symbols})
+    return job.spec
+
+
+def job_to_resume(database: Database, job_id: UUID) -> JobSpec:
+    """What an ended job was asked for, to be submitted again without the units that it has stored.
 
     Raises:
         JobNotFound: for an unknown id.
@@ -92,7 +115,12 @@ def resume(database: Database, job_id: UUID, user: str, *, most_combinations: in
         raise JobConflict(
             f"job {job_id} is {job.status}; only failed or cancelled jobs can be resumed"
         )
-    spec = JobSpec.model_validate(job.config)
+    return JobSpec.model_validate(job.config)
+
+
+def resume(database: Database, job_id: UUID, user: str, *, most_combinations: int) -> Job:
+    """Submit an ended job again; raises as `job_to_resume` and `submit`."""
+    spec = job_to_resume(database, job_id)
     return submit(database, spec, user, most_combinations=most_combinations, resumes=job_id)
 
 

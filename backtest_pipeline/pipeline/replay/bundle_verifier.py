@@ -6,7 +6,8 @@ the fingerprint covers. A bundle holds this file as verify.py. It needs only pya
     python verify.py [BUNDLE]
 
 BUNDLE is the .zip file, or the folder it was unpacked to; by default the folder of this file. The
-exit code is 0 if nothing has changed since the export, and 1 otherwise, with one line per problem.
+exit code is 0 if nothing has changed since the export, and 1 otherwise, with one line per problem;
+also where the metrics are of another version than the formulas here, which proves nothing of them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ TRADES = "trades.parquet"
 EQUITY = "equity.parquet"
 METRICS = "metrics.parquet"
 MONTHS = "monthly_returns.parquet"
+FOLDS = "folds.json"
 BLOCKS = "blocks.parquet"
 """Blocked entries; only a run that follows plans has them in its fingerprint."""
 OF_PLANS = ("symbol", "trigger_id", "category", "exit_trigger_id", "is_part")
@@ -129,6 +131,7 @@ def _canonical(values: Any) -> bytes:
 _DAY_US = 86_400_000_000
 _YEAR = 365
 _FEWEST_DAYS_A_YEAR = 90
+_FEWEST_FOLDS = 5
 _CONSTANT = 1e-14**2  # a variance that is rounding alone
 
 
@@ -358,6 +361,8 @@ def _wrong_figures(files: dict[str, bytes]) -> Iterator[str]:
     for where, figures in claimed.items():
         own = {name: value for name, value in figures.items() if name not in LEDGER}
         yield from _differences(where, own, metrics)
+    if FOLDS in files:
+        yield from _wrong_summary(run["walk_forward"], json.loads(files[FOLDS]), metrics["psr"])
     by_month = [f"{month:%Y-%m}" for month in months["month"].to_pylist()]
     returns = dict(zip(by_month, months["return"].to_pylist(), strict=True))
     yield from _differences(MONTHS, returns, _monthly(equity))
@@ -365,8 +370,44 @@ def _wrong_figures(files: dict[str, bytes]) -> Iterator[str]:
     yield from _differences(EQUITY, drawdowns, _drawdowns(equity))
 
 
+def _wrong_summary(
+    given: dict[str, Any], folds: Sequence[dict[str, Any]], psr: float | None
+) -> Iterator[str]:
+    """What a walk-forward says of itself that does not follow from its folds and its own run."""
+    sharpes = [(fold["train_sharpe"], fold["test_sharpe"]) for fold in folds]
+    both = [pair for pair in sharpes if None not in pair]
+    trained, tested = (_mean(means) for means in zip(*both, strict=True)) if both else (None, None)
+    ratio = tested / trained if trained is not None and tested is not None and trained > 0 else None
+    expected = {
+        "n_folds": len(folds),
+        "n_judged": len(both),
+        "train_sharpe": trained,
+        "test_sharpe": tested,
+        "efficiency": ratio,
+    }
+    where = f"{RUN}, walk_forward"
+    by = "the folds and the run's psr"
+    yield from _differences(where, {name: given[name] for name in expected}, expected, by)
+    verdict = _walk_forward_verdict(ratio, len(both), psr, given)
+    if given["verdict"] != verdict:
+        yield f"{where}: verdict is {given['verdict']}, but {by} give {verdict}"
+
+
+def _walk_forward_verdict(
+    ratio: float | None, n_judged: int, psr: float | None, given: dict[str, Any]
+) -> str:
+    if ratio is None or n_judged < _FEWEST_FOLDS:
+        return "undefined"
+    if psr is not None and psr >= 1 - (1 - 0.95) / given["n_walk_forwards"]:
+        return "passed"
+    return "overfit" if ratio < given["threshold"] else "insignificant"
+
+
 def _differences(
-    where: str, given: dict[str, float | None], expected: dict[str, float | None]
+    where: str,
+    given: dict[str, float | None],
+    expected: dict[str, float | None],
+    by: str = "trades and equity",
 ) -> Iterator[str]:
     for name in sorted(given.keys() | expected.keys()):
         one, other = given.get(name), expected.get(name)
@@ -376,7 +417,7 @@ def _differences(
             # Sums in another order differ in the last digits.
             same = math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-11)
         if not same:
-            yield f"{where}: {name} is {one}, but trades and equity give {other}"
+            yield f"{where}: {name} is {one}, but {by} give {other}"
 
 
 def problems_of(files: dict[str, bytes]) -> list[str]:
@@ -414,18 +455,29 @@ def _metrics_version(files: dict[str, bytes]) -> int:
     return json.loads(files[RUN])["provenance"]["metrics_version"]
 
 
+def is_proven(files: dict[str, bytes]) -> bool:
+    """Whether the metrics of a bundle without problems are recomputed; of another version not.
+
+    Otherwise anybody could have written them, with a version that this file does not know.
+    """
+    return _metrics_version(files) == METRICS_VERSION
+
+
 def verdict(files: dict[str, bytes]) -> str:
     """What was verified of a bundle without problems, in words."""
     manifest, version = json.loads(files[MANIFEST]), _metrics_version(files)
-    if version == METRICS_VERSION:
+    if is_proven(files):
         metrics = f"{len(metrics_of(files))} metrics recomputed"
     else:
         metrics = f"metrics NOT recomputed: they are of version {version}, not {METRICS_VERSION}"
+    of_others = " and ".join(name for name in (FOLDS, "robustness.json") if name in files)
     as_of = manifest["ledger_as_of"]
     return (
-        f"OK: {manifest['name']}, run {manifest['run_id']}: {len(manifest['files'])} files, "
+        f"{'OK' if is_proven(files) else 'NOT PROVEN'}: {manifest['name']}, run "
+        f"{manifest['run_id']}: {len(manifest['files'])} files, "
         f"fingerprint {manifest['result_fingerprint']}, {metrics}; trials of the ledger "
         f"{f'counted at {as_of}' if as_of else 'not dated'}"
+        f"{f'; figures in {of_others} NOT recomputed' if of_others else ''}"
     )
 
 
@@ -448,7 +500,7 @@ def main() -> int:
         return 1
     problems = problems_of(files)
     print("\n".join(problems or [verdict(files)]))  # noqa: T201
-    return 1 if problems else 0
+    return 1 if problems or not is_proven(files) else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from backtest_pipeline.pipeline.presets import left_out_presets
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
-from backtest_pipeline.storage.run_tables.runs import current_figures, figures_by_partition
+from backtest_pipeline.storage.run_tables.run_figures import current_figures, figures_by_partition
 from backtest_pipeline.storage.run_tables.walk_forward import walk_forward_figures
 from backtest_pipeline.storage.tables.asset_identity import remarks_of
 from backtest_pipeline.storage.tables.datasets import quality_by_reason
@@ -38,7 +38,7 @@ _MOST_LEFT_OUT = 1000
 LEFT_OUT = "left_out"
 """Name of the table, and its one column, of the parts of a source that were not read."""
 Run = Mapping[str, Any]
-"""A row of `storage.run_tables.runs.current_runs` or `current_figures`."""
+"""A row of `storage.run_tables.runs.current_runs`, or of `run_figures.current_figures`."""
 
 
 @dataclass(frozen=True)

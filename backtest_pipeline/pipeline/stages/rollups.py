@@ -32,13 +32,14 @@ from backtest_pipeline.research.portfolio.weights import SCHEMES
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.postgres.statistics import analyze_keys
 from backtest_pipeline.storage.run_tables.portfolios import (
+    current_portfolio_figures,
     current_portfolio_ids,
-    current_portfolios,
     publish_portfolios,
     retire_portfolios,
 )
 from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
-from backtest_pipeline.storage.run_tables.runs import current_figures, current_runs
+from backtest_pipeline.storage.run_tables.run_figures import current_figures
+from backtest_pipeline.storage.run_tables.runs import current_runs
 from backtest_pipeline.storage.tables.dimensions import synthetic_beside_real
 
 TABLES_OF_PORTFOLIOS = ("portfolio_runs", "portfolio_weights", "portfolio_strategy_weights")
@@ -148,7 +149,7 @@ def _of_portfolios(
 def rollups_summary(workspace: Workspace, timeframes: Sequence[str]) -> Summary:
     """The current portfolios of these timeframes: by scheme, the best, and those never formed."""
     with workspace.database.begin() as connection:
-        stored = current_portfolios(connection, timeframes)
+        stored = current_portfolio_figures(connection, timeframes)
         quarantined = quarantined_runs(connection, timeframes=timeframes)
     ranked = sorted(
         (row for row in stored if row["metrics"]["sharpe"] is not None),
@@ -183,7 +184,7 @@ def scheme_rows(stored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One table row per scheme: number of portfolios, and the medians of their metrics.
 
     Args:
-        stored: rows of `storage.run_tables.portfolios.current_portfolios`.
+        stored: rows of `storage.run_tables.portfolios.current_portfolio_figures`.
     """
     names = ("sharpe", "diversification_benefit", "effective_bets", "max_drawdown", "mean_turnover")
     table_rows = []

@@ -6,13 +6,17 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID
 
+import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from backtest_pipeline.pipeline.jobs import requests as jobs
 from backtest_pipeline.pipeline.specs import JobSpec
-from backtest_pipeline.service.auth.authentication import Runner, Viewer
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.service.auth.authentication import Runner, User, Viewer
 from backtest_pipeline.service.job_events import JobEvents, mark
+from backtest_pipeline.service.pool import Pool, Work
+from backtest_pipeline.service.pool_worker import Task
 from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, Problem, documented
 from backtest_pipeline.service.routes.filters import JobQuery
@@ -28,6 +32,7 @@ _ASKABLE = documented(
     *AUTHENTICATED,
     *SENT,
     *("BAD_RANGE", "BAD_SYMBOL", "BAD_SYMBOLS", "UNKNOWN_STRATEGY", "EMPTY_GRID", "GRID_TOO_LARGE"),
+    "RUN_TIMEOUT",  # of a check in a worker
 )
 _RECONNECT_MS = 2_000
 
@@ -39,19 +44,42 @@ Seen = Annotated[
 
 
 @router.post("", status_code=202, responses=_ASKABLE, dependencies=[Depends(require_json)])
-def submit(
+async def submit(
     spec: JobSpec, store: Store, user: Runner, request: Request, response: Response
 ) -> JobDetail:
     """Submit a job; `Location` is its address."""
+    return await _submitted(spec, store, user, request, response)
+
+
+async def _submitted(
+    spec: JobSpec,
+    store: Workspace,
+    user: User,
+    request: Request,
+    response: Response,
+    resumes: UUID | None = None,
+) -> JobDetail:
+    """A recorded job; where Python of a user's own checks it, a worker does that."""
     settings: Settings = request.app.state.settings
-    job = jobs.submit(
-        store.database,
-        spec,
-        user.name,
-        most_combinations=settings.optimizer_max_combinations,
-    )
+    checked_elsewhere = await anyio.to_thread.run_sync(jobs.runs_own_python, spec)
+    if checked_elsewhere:
+        pool: Pool = request.app.state.pool
+        await pool.execute(Work(spec.model_dump_json(), user.name, task=Task.CHECK_JOB))
+
+    def submitted() -> JobDetail:
+        job = jobs.submit(
+            store.database,
+            spec,
+            user.name,
+            most_combinations=settings.optimizer_max_combinations,
+            resumes=resumes,
+            is_sound=checked_elsewhere,
+        )
+        return JobDetail.model_validate(job)
+
+    job = await anyio.to_thread.run_sync(submitted)
     response.headers["Location"] = f"{router.prefix}/{job.job_id}"
-    return JobDetail.model_validate(job)
+    return job
 
 
 @router.get("")
@@ -96,19 +124,12 @@ def cancel(job_id: JobId, store: Store, user: Runner, request: Request) -> JobDe
     status_code=202,
     responses={**_ASKABLE, **documented("JOB_NOT_FOUND", "CONFLICT")},
 )
-def resume(
+async def resume(
     job_id: JobId, store: Store, user: Runner, request: Request, response: Response
 ) -> JobDetail:
     """Resume a failed or cancelled job as a new one; stored units are not computed again."""
-    settings: Settings = request.app.state.settings
-    job = jobs.resume(
-        store.database,
-        job_id,
-        user.name,
-        most_combinations=settings.optimizer_max_combinations,
-    )
-    response.headers["Location"] = f"{router.prefix}/{job.job_id}"
-    return JobDetail.model_validate(job)
+    spec = await anyio.to_thread.run_sync(jobs.job_to_resume, store.database, job_id)
+    return await _submitted(spec, store, user, request, response, job_id)
 
 
 def _require_new_events(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from backtest_pipeline.storage.postgres.migrations import (
     schema_files,
 )
 from backtest_pipeline.storage.postgres.removals import lock_for_removal
-from backtest_pipeline.storage.postgres.session_lock import DAEMON_LOCK, SessionLock
+from backtest_pipeline.storage.postgres.session_lock import DAEMON_LOCK, SERVICE_LOCK, SessionLock
 
 # The lease of a killed process expires within a minute.
 _AT_WORK = {
@@ -75,7 +75,7 @@ def restore(
     of_backup = _files_of(manifest, files, path)
     artifacts.require_writable()
     n = 0
-    with _without_up(database), database.begin() as connection:
+    with _alone(database), database.begin() as connection:
         without_limits(connection)
         lock_schema(connection)
         lock_for_removal(connection)
@@ -102,15 +102,17 @@ def restore(
 
 
 @contextmanager
-def _without_up(database: Database) -> Iterator[None]:
-    """Keep `up` from the store, whose daemon would go on with other tables than it has read."""
-    try:
-        lock = SessionLock(database, DAEMON_LOCK)
-    except AlreadyRunning:
-        raise BackupRefused(
-            f"{database.where}: `up` runs on this store; end it first, then restore again"
-        ) from None
-    with closing(lock):
+def _alone(database: Database) -> Iterator[None]:
+    """Keep `up` and `serve` from the store, which would go on with rows that they have read."""
+    with ExitStack() as held:
+        for name, command in ((DAEMON_LOCK, "up"), (SERVICE_LOCK, "serve")):
+            try:
+                held.enter_context(closing(SessionLock(database, name)))
+            except AlreadyRunning:
+                raise BackupRefused(
+                    f"{database.where}: `{command}` runs on this store; end it first, then restore"
+                    " again"
+                ) from None
         yield
 
 

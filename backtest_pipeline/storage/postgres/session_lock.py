@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from typing import LiteralString
 
 import psycopg
 
@@ -18,9 +19,12 @@ _KEEPALIVES = (
     "SET tcp_keepalives_count = 3",
 )
 _TAKE = "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '/' || %s, 0))"
+_SHARE = "SELECT pg_try_advisory_lock_shared(hashtextextended(current_schema() || '/' || %s, 0))"
 
 DAEMON_LOCK = "Dagster daemon"
 """What `up` is to a store, by the name of its lock."""
+SERVICE_LOCK = "HTTP service"
+"""What `serve` is to a store; any number of services share the lock."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +42,7 @@ class SessionLock:
         name: str,
         *,
         advice: str = "end that one first, or use another store",
+        shared: bool = False,
     ) -> None:
         """Take the lock.
 
@@ -45,12 +50,14 @@ class SessionLock:
             database: the store's database.
             name: what only one process may do on it.
             advice: what to do where another process does it.
+            shared: whether others that share it may do it, too; it keeps out those that do not.
 
         Raises:
             AlreadyRunning: where another process holds the lock.
             StoreUnavailable: where the database cannot be reached.
         """
         self._database, self._name, self._advice = database, name, advice
+        self._query: LiteralString = _SHARE if shared else _TAKE
         self._connection = self._take()
 
     def _take(self) -> psycopg.Connection[tuple[object, ...]]:
@@ -61,7 +68,7 @@ class SessionLock:
             )
             for setting in _KEEPALIVES:
                 connection.execute(setting)
-            row = connection.execute(_TAKE, [self._name]).fetchone()
+            row = connection.execute(self._query, [self._name]).fetchone()
         if row is None or not row[0]:
             connection.close()
             raise AlreadyRunning(

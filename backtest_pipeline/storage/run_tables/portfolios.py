@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from backtest_pipeline.storage.postgres import copy
-from backtest_pipeline.storage.run_tables.runs import with_provenance
+from backtest_pipeline.storage.run_tables.runs import NAMES_INPUTS, with_provenance
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -117,9 +117,31 @@ def current_portfolios(
     Raises:
         ProvenanceMissing: for a portfolio without recorded inputs.
     """
+    return _current(connection, _COLUMNS, timeframes)
+
+
+def current_portfolio_figures(
+    connection: Connection, timeframes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The portfolios of `current_portfolios` without their members and what these were made from.
+
+    Columns: run_id, tf, signal_name, scheme, n_members, n_rebalances, metrics, undefined and
+    artifact_uri.
+
+    Raises:
+        ProvenanceMissing: for a portfolio without recorded inputs.
+    """
+    columns = f"""run_id, tf, signal_name, scheme, n_members, n_rebalances, metrics, undefined,
+        artifact_uri, {NAMES_INPUTS}"""
+    return _current(connection, columns, timeframes)
+
+
+def _current(
+    connection: Connection, columns: str, timeframes: Sequence[str] | None
+) -> list[dict[str, Any]]:
     rows = connection.execute(
         text(f"""
-            SELECT {_COLUMNS} FROM portfolio_runs
+            SELECT {columns} FROM portfolio_runs r
             WHERE is_current
               AND (CAST(:timeframes AS text[]) IS NULL OR tf = ANY(CAST(:timeframes AS text[])))
             ORDER BY tf, signal_id NULLS LAST, scheme

@@ -188,4 +188,25 @@ def test_metrics_of_another_version_are_not_judged_by_this_one(files: dict[str, 
         files, "run.json", lambda data: _with_json(data, 1, "provenance", "metrics_version")
     )
     assert bundle_verifier.problems_of(older) == []
+    assert not bundle_verifier.is_proven(older)
+    assert bundle_verifier.verdict(older).startswith("NOT PROVEN: ")
     assert "metrics NOT recomputed" in bundle_verifier.verdict(older)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("efficiency", 2.5), ("test_sharpe", 9.9), ("n_judged", 99), ("verdict", "passed")],
+)
+def test_a_walk_forward_s_forged_summary_is_named(
+    stored: Workspace, name: str, value: object
+) -> None:
+    run_id = scalar(
+        stored,
+        "SELECT run_id FROM walk_forward_runs WHERE verdict <> 'passed' ORDER BY run_id LIMIT 1",
+    )
+    files = bundle_files(stored, run_id)
+    assert bundle_verifier.problems_of(files) == []
+    assert "figures in folds.json NOT recomputed" in bundle_verifier.verdict(files)
+    forged = _forged(files, "run.json", lambda data: _with_json(data, value, "walk_forward", name))
+    (problem,) = bundle_verifier.problems_of(forged)
+    assert problem.startswith(f"run.json, walk_forward: {name} is {value}, but the folds")

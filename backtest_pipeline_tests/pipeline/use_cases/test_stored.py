@@ -13,7 +13,7 @@ import pytest
 
 from backtest_pipeline.market.errors import LooksAhead, StrategyRefused, UnknownName
 from backtest_pipeline.pipeline.execution import execute, look_up
-from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec
+from backtest_pipeline.pipeline.specs import ExecutableSpec, PortfolioSpec, RunSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.versions import probe_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.files import states
@@ -39,12 +39,12 @@ class Store:
     def spec(self, symbol: str = "AAA", **changes: Any) -> RunSpec:
         return RunSpec.model_validate({**EMA, "symbol": symbol, **changes})
 
-    def found(self, spec: RunSpec | PortfolioSpec) -> str | None:
+    def found(self, spec: ExecutableSpec) -> str | None:
         """What is stored of a spec, as JSON."""
         result = look_up(self.workspace, self.settings, spec, "ann")
         return None if result is None else result.model_dump_json()
 
-    def computed(self, spec: RunSpec | PortfolioSpec) -> str:
+    def computed(self, spec: ExecutableSpec) -> str:
         return execute(self.workspace, self.settings, spec, "ann").model_dump_json()
 
 
@@ -185,6 +185,51 @@ def test_a_bar_that_is_not_over_may_be_there_later(store: Store) -> None:
     write(live, store.bars / "CCC.csv")
     store.computed(spec := store.spec("CCC"))
     assert store.found(spec) is None
+
+
+WALK = {
+    "kind": "walkforward",
+    "strategy": "ema_crossover",
+    "params": {"fast": [3, 5], "slow": [8, 13]},
+    "timeframe": "1D",
+    "train_days": 60,
+    "test_days": 20,
+}
+
+
+def test_a_walk_forward_is_found_with_its_folds_until_something_changes(store: Store) -> None:
+    write(daily_bars(160, "EEE"), store.bars / "EEE.csv")
+    spec = WalkForwardSpec.model_validate({**WALK, "symbol": "EEE"})
+    assert store.found(spec) is None
+    first = store.computed(spec)
+    assert '"fold":0' in first
+    assert store.found(spec) == first
+    judged = store.settings.model_copy(update={"wfo_threshold": 0.9})
+    assert look_up(store.workspace, judged, spec) is None  # its verdict has another threshold
+    other = store.computed(spec.model_copy(update={"params": {"fast": [3, 5], "slow": [8, 21]}}))
+    assert other != first
+    again = store.found(spec)  # judged as one of two now
+    assert again == store.computed(spec) != first
+    write(daily_bars(170, "EEE"), store.bars / "EEE.csv")
+    assert store.found(spec) is None
+    assert store.computed(spec) == store.found(spec) != again
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE source_states SET state = 'another'",
+        "UPDATE walk_forward_runs SET threshold = 0.123",
+        "UPDATE backtest_metrics SET deflated_at = '2020-01-01'",
+        "DELETE FROM strategy_probes",
+    ],
+)
+def test_a_walk_forward_is_not_found_where_it_may_be_another(store: Store, damage: str) -> None:
+    spec = WalkForwardSpec.model_validate({**WALK, "symbol": "BBB"})
+    before = store.computed(spec)
+    execute_sql(store.workspace, damage)
+    assert store.found(spec) is None
+    assert store.computed(spec) == store.found(spec) == before
 
 
 def test_a_strategy_that_is_found_to_look_ahead_is_refused(store: Store) -> None:

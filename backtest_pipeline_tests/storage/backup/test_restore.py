@@ -29,7 +29,7 @@ from backtest_pipeline.storage.backup.backup import back_up
 from backtest_pipeline.storage.backup.restore import restore
 from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline.storage.postgres.migrations import SchemaFile, migrate, schema_files
-from backtest_pipeline.storage.postgres.session_lock import DAEMON_LOCK, SessionLock
+from backtest_pipeline.storage.postgres.session_lock import DAEMON_LOCK, SERVICE_LOCK, SessionLock
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.chaos.proxy import proxy_to
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
@@ -108,12 +108,13 @@ def test_a_store_that_holds_something_is_replaced_only_if_told_to(
 
 def test_a_store_that_somebody_works_on_is_not_replaced(filled: Workspace, backup: Path) -> None:
     before = everything(filled.database)
-    with (
-        closing(SessionLock(filled.database, DAEMON_LOCK)),
-        pytest.raises(BackupRefused, match="`up` runs on this store; end it first"),
-    ):
-        restore(filled.database, filled.artifacts, backup, replace=True)
-    assert everything(filled.database) == before
+    for name, command in ((DAEMON_LOCK, "up"), (SERVICE_LOCK, "serve")):
+        with (
+            closing(SessionLock(filled.database, name, shared=name == SERVICE_LOCK)),
+            pytest.raises(BackupRefused, match=f"`{command}` runs on this store; end it first"),
+        ):
+            restore(filled.database, filled.artifacts, backup, replace=True)
+        assert everything(filled.database) == before
     with (
         leased(filled.database, "r", "refresh"),
         pytest.raises(BackupRefused, match=r"at work on this store: `refresh` \(process \d+ on"),
@@ -198,17 +199,24 @@ def test_a_restore_that_is_killed_changes_nothing_and_can_be_repeated(
     assert everything(empty_database) == everything(filled.database)
 
 
+@pytest.mark.parametrize("kind", ["s3", "azure"])
 def test_a_store_with_its_artifacts_in_a_bucket_is_backed_up_and_restored(
-    filled: Workspace, backup: Path, empty_database: Database, tmp_path: Path, s3: str
+    request: pytest.FixtureRequest,
+    filled: Workspace,
+    backup: Path,
+    empty_database: Database,
+    tmp_path: Path,
+    kind: str,
 ) -> None:
-    inside = ArtifactStore(tmp_path / "one machine", s3)
+    url = request.getfixturevalue(kind)
+    inside = ArtifactStore(tmp_path / "one machine", url)
     restore(filled.database, inside, backup, replace=True)
     copied = back_up(filled.database, inside, tmp_path / "from the bucket.tar.zst")
     assert copied.unsound == ()
     artifacts = ArtifactStore(tmp_path / "copy")
     restore(empty_database, artifacts, copied.path)
     assert everything(empty_database) == everything(filled.database)
-    elsewhere = ArtifactStore(tmp_path / "another machine", s3)
+    elsewhere = ArtifactStore(tmp_path / "another machine", url)
     assert_same(
         contents(Workspace(empty_database, artifacts)),
         contents(Workspace(filled.database, elsewhere)),

@@ -94,3 +94,13 @@ def test_a_lock_that_was_lost_with_its_server_is_taken_again(database: Database)
         until(lambda: can_take(database))
         with closing(SessionLock(database, NAME)), pytest.raises(AlreadyRunning):
             lock.keep()
+
+
+def test_those_that_share_it_keep_out_whoever_does_not(database: Database) -> None:
+    with closing(SessionLock(database, NAME, shared=True)):
+        with closing(SessionLock(database, NAME, shared=True)), pytest.raises(AlreadyRunning):
+            SessionLock(database, NAME)
+        with pytest.raises(AlreadyRunning):
+            SessionLock(database, NAME)
+    with closing(SessionLock(database, NAME)), pytest.raises(AlreadyRunning):
+        SessionLock(database, NAME, shared=True)

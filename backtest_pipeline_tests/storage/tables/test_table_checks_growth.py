@@ -31,16 +31,16 @@ from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.statistics import analyze_keys
 from backtest_pipeline.storage.run_tables.block_events import BlockFilter, count_blocks
 from backtest_pipeline.storage.run_tables.leaderboard import board_faults, board_rows, runs_to_rank
-from backtest_pipeline.storage.run_tables.portfolios import current_portfolios, portfolio_figures
+from backtest_pipeline.storage.run_tables.portfolios import (
+    current_portfolio_figures,
+    current_portfolios,
+    portfolio_figures,
+)
 from backtest_pipeline.storage.run_tables.recorded_runs import figures_by_directory
 from backtest_pipeline.storage.run_tables.retention import capture_aged, delete_aged, referred_to
+from backtest_pipeline.storage.run_tables.run_figures import current_figures, figures_by_partition
 from backtest_pipeline.storage.run_tables.run_search import RunFilter, list_runs
-from backtest_pipeline.storage.run_tables.runs import (
-    current_figures,
-    current_runs,
-    figures_by_partition,
-    runs_configured,
-)
+from backtest_pipeline.storage.run_tables.runs import current_runs, runs_configured
 from backtest_pipeline.storage.run_tables.trials import deflated_before
 from backtest_pipeline.storage.run_tables.walk_forward import (
     current_walk_forwards,
@@ -87,6 +87,7 @@ QUESTIONS: dict[str, Callable[[sa.Connection], object]] = {
         c, TABLE_METRICS, timeframes=["1D"], symbols=_symbols(c)
     ),
     "portfolios": lambda c: current_portfolios(c, ["1D"]),
+    "figures of current portfolios": lambda c: current_portfolio_figures(c, ["1D"]),
     "runs with a text": lambda c: list_runs(c, RunFilter(text="nowhere"), 50),
     "runs of nobody": lambda c: list_runs(c, RunFilter(requested_by="nobody"), 50),
     "blocked entries": lambda c: count_blocks(c, BlockFilter(), 50),
