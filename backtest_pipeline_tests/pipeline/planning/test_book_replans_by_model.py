@@ -176,6 +176,7 @@ def test_a_walk_whose_budget_is_used_up_goes_on_on_another_day(
         again = replan(store, book)
         assert again is not None
         assert again.waits
+        assert again.suppressed
         assert len(server.requests) == asked
         assert stored_plans(store, book)[-1].origin == "valid"
         monkeypatch.delenv("BACKTEST_LLM_TOKENS_PER_DAY")  # another day
