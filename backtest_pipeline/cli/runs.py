@@ -117,7 +117,7 @@ def _show(run: RunDetail, where: str) -> None:
     say(f"{run.name}, run {run.run_id}: {run.status}{'' if run.is_current else ', not current'}")
     if run.synthetic:
         say("  bars           synthetic: they say nothing about a real market")
-    if run.results.get("within_training"):
+    if run.within_training:
         say("  model          may have read in training what it planned: part of this is memory")
     start, end = (day or "" for day in run.window)
     say(f"  traded         {run.n_bars:,} bars, {run.first_ts:%Y-%m-%d} to {run.last_ts:%Y-%m-%d}")

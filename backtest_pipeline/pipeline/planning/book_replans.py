@@ -157,7 +157,7 @@ class _Replanning:
         self._store(requests, history, made)
         reasons = tuple(reason.value for reason in asked)
         plans = made.new or ((made.kept,) if made.kept else tuple(history[-1:]))
-        return Replan(self._book.name, reasons, plans, made.suppressed, made.spent)
+        return Replan(self._book.name, reasons, plans, not made.new, made.spent)
 
     def _store(
         self,

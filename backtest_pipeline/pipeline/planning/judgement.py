@@ -45,7 +45,7 @@ def follows(
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedPlan:
     """What the judge says of the plan in force.
 
     Attributes:
@@ -65,7 +65,7 @@ def judged(
     plans: Sequence[Plan],
     settings: ReplanSettings,
     config: SimulationConfig,
-) -> Judged:
+) -> JudgedPlan:
     """What the judge says at the newest bar.
 
     Args:
@@ -78,9 +78,9 @@ def judged(
     """
     judge, instant = settings.judge, data.newest_us
     if judge is None or instant is None:
-        return Judged()
+        return JudgedPlan()
     if instant < microseconds_of(record.plan.effective_ts):
-        return Judged()  # the history ends before the plan by now
+        return JudgedPlan()  # the history ends before the plan by now
     path = follows(workspace, book, data, config)(plans)
     standing = path.standing(microseconds_of(record.plan.effective_ts), instant)
     codes, _ = book_regimes(data.panels[book.timeframes[-1]], judge.regimes).at(np.array([instant]))
@@ -93,12 +93,12 @@ def judged(
     )
     found, opinion = complaints(standing, score, judge), thinks.transcript if thinks else None
     if ReplanReason.JUDGE_TRIGGERED not in due(record, instant, settings, found):
-        return Judged(opinion=opinion)
+        return JudgedPlan(opinion=opinion)
     day = stamp_of(instant).date().isoformat()
     reason = ReplanReason.JUDGE_TRIGGERED.value
     if thinks is not None and thinks.score is not None:
         found = (*found, f"opinion of the model {thinks.score:.1f}: {printable(thinks.reason)}")
-    return Judged((ReplanTrigger(book.book_id, reason, day, "; ".join(found)),), opinion)
+    return JudgedPlan((ReplanTrigger(book.book_id, reason, day, "; ".join(found)),), opinion)
 
 
 def _opinion(

@@ -15,7 +15,7 @@ import pyarrow as pa
 from backtest_pipeline.market.errors import InvalidInput, NotEnoughBars
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.planning.book_data import load_book
-from backtest_pipeline.pipeline.planning.judgement import Judged, judged
+from backtest_pipeline.pipeline.planning.judgement import JudgedPlan, judged
 from backtest_pipeline.pipeline.planning.planned_account import (
     PlannedAccount,
     label_of,
@@ -142,7 +142,7 @@ def follow_book(
     panel = batch.own.on(batch.panel)
     require_triggers_probed(workspace, panel, plans)
     account = planned_account(panel, plans, config, label_of(book.symbols))
-    said = Judged()
+    said = JudgedPlan()
     if tf == book.timeframes[0]:
         record, settings = record_of(logged[-1]), replan_settings(book)
         said = judged(workspace, book, data, record, plans, settings, config)
@@ -194,7 +194,7 @@ def _publish(
     batch: PanelBatch,
     config: SimulationConfig,
     started_at: datetime,
-    said: Judged,
+    said: JudgedPlan,
 ) -> None:
     """Files first, then rows, plans, blocks and what the judge asks for in one transaction.
 

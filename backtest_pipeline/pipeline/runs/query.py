@@ -103,6 +103,11 @@ class RunDetail:
         """The run's signal, asset and timeframe, for display."""
         return f"{self.signal_name} on {self.symbol}|{self.timeframe}"
 
+    @property
+    def within_training(self) -> bool:
+        """Whether the language model of its plans may have read its bars in training."""
+        return bool(self.results.get("within_training"))
+
 
 def list_runs(
     workspace: Workspace,

@@ -146,7 +146,9 @@ def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
                    m.trade_count, coalesce(remarks.traits, '{}') AS identity,
                    coalesce((r.results ->> 'within_training')::boolean, FALSE) AS within_training
             FROM leaderboard l LEFT JOIN backtest_metrics m USING (run_id)
-            LEFT JOIN visible_runs r USING (run_id)
+            LEFT JOIN LATERAL (
+                SELECT results FROM visible_runs WHERE run_id = l.run_id
+            ) r ON TRUE
             LEFT JOIN (
                 SELECT a.symbol, array_agg(DISTINCT t.trait ORDER BY t.trait) AS traits
                 FROM (

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from backtest_pipeline.market.errors import InvalidInput, RuleError
+from backtest_pipeline.market.errors import InvalidInput, RuleError, UnknownName
 from backtest_pipeline.market.features.derive import is_derived, with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.strategies.rules.evaluation import Settled
@@ -21,8 +21,6 @@ from backtest_pipeline.strategies.rules.syntax import tree_of
 from backtest_pipeline.trading.sizing import ByExpression, FixedFractional, Sizing
 from backtest_pipeline.trading.stops import StopRules
 
-_THROUGH_STRATEGY = "a column of your own is read through a strategy that declares it"
-
 
 def step_of(program: Program, text: str, where: str) -> int:
     """The step of an expression, in which names that are no features are numbers of a user's own.
@@ -30,13 +28,34 @@ def step_of(program: Program, text: str, where: str) -> int:
     Raises:
         RuleError: for a text that is no expression of docs/rules.md, with the place.
     """
-    words = (node.id for node in ast.walk(tree_of(text, where)) if isinstance(node, ast.Name))
     own: dict[str, int | ValueKind] = {
-        word: ValueKind.NUMBER
-        for word in words
-        if word not in COLUMNS and word not in FUNCTIONS and not is_derived(word)
+        node.id: ValueKind.NUMBER for node in _own_names(tree_of(text, where))
     }
     return parse(program, text, own, where)
+
+
+def _own_names(tree: ast.expr) -> list[ast.Name]:
+    """The names in an expression that are no features."""
+    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return [
+        node
+        for node in names
+        if node.id not in COLUMNS and node.id not in FUNCTIONS and not is_derived(node.id)
+    ]
+
+
+def _require_known(text: str, where: str) -> None:
+    """Raise RuleError for a name that is no feature, with the nearest ones."""
+    tree = tree_of(text, where)
+    called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in _own_names(tree):
+        if node not in called:
+            hint = str(UnknownName("column", node.id[:60], (*COLUMNS, *FUNCTIONS)))
+            reason = (
+                f"{hint.partition('; known')[0]}; a column of your own is read through a strategy "
+                "that declares it"
+            )
+            raise RuleError(where, reason, text, node.col_offset)
 
 
 class NumberExpression:
@@ -166,7 +185,8 @@ class ConditionExpression:
 
     def __init__(self, text: str, where: str) -> None:
         program = Program()
-        step = parse(program, text, {}, where, own_columns=_THROUGH_STRATEGY)
+        _require_known(text, where)
+        step = parse(program, text, {}, where)
         if program.kinds[step] is not ValueKind.CONDITION:
             raise RuleError(
                 where, "this is a number and must be a condition, such as close > ema_50", text, 0

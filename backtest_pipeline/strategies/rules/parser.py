@@ -53,14 +53,7 @@ _REASONS: dict[type[ast.AST], str] = {
 }
 
 
-def parse(
-    program: Program,
-    text: object,
-    names: Mapping[str, int | ValueKind],
-    where: str,
-    *,
-    own_columns: str = "",
-) -> int:
+def parse(program: Program, text: object, names: Mapping[str, int | ValueKind], where: str) -> int:
     """Adds an expression to a program.
 
     Args:
@@ -69,8 +62,6 @@ def parse(
         names: what names stand for beside the features: steps of the program, or columns of the
             user's own by their kind.
         where: file and key, for messages.
-        own_columns: how a column of the user's own is read here, for the message that there is none
-            of a name; by default that of a file of rules.
 
     Returns:
         The step of the program that gives the expression.
@@ -87,25 +78,19 @@ def parse(
     """
     if not isinstance(text, str):
         raise RuleError(where, f"a rule is text in quotes, not {text!r:.60}")
-    return _Compiler(program, text, names, where, own_columns).step_of(tree_of(text, where))
+    return _Compiler(program, text, names, where).step_of(tree_of(text, where))
 
 
 class _Compiler:
     """One expression; its depth is bounded already, so it can recurse."""
 
     def __init__(
-        self,
-        program: Program,
-        text: str,
-        names: Mapping[str, int | ValueKind],
-        where: str,
-        own_columns: str,
+        self, program: Program, text: str, names: Mapping[str, int | ValueKind], where: str
     ) -> None:
         self._program = program
         self._text = text
         self._names = names
         self._where = where
-        self._own_columns = own_columns
 
     def step_of(self, node: ast.expr) -> int:
         """The step that gives a node of the tree."""
@@ -196,10 +181,8 @@ class _Compiler:
             raise self._error(node, f"{name} is a function; write {FUNCTIONS[name].signature}")
         known = (*COLUMNS, *self._names, *FUNCTIONS)
         hint = str(UnknownName("column or parameter", name[:60], known))
-        own = self._own_columns
-        if not own and "did you mean" not in hint:
-            own = "name columns of your own in [columns]"
-        raise self._error(node, "; ".join(filter(None, (hint.partition("; known")[0], own))))
+        own = "" if "did you mean" in hint else "; name columns of your own in [columns]"
+        raise self._error(node, hint.partition("; known")[0] + own)
 
     def _indicator(self, node: ast.expr, name: str, period: int) -> int:
         self._limit(node, period, _PERIOD, f"the period of {name}")

@@ -35,15 +35,15 @@ class Answer:
         text: of the model; None if the call failed.
         failure: why it failed; empty if it did not.
         is_final: whether another call would be of no use.
-        over_budget: whether it was not made because the day's budget is used up.
         use: what the call used.
+        over_budget: whether it was not made because the day's budget is used up.
     """
 
     text: str | None
     failure: str = ""
     is_final: bool = False
-    over_budget: bool = False
     use: ModelUse = NOTHING_USED
+    over_budget: bool = False
 
 
 Ask = Callable[[list[Turn]], Answer]

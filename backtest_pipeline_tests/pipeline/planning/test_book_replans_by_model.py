@@ -147,8 +147,14 @@ def test_a_walk_whose_budget_is_used_up_goes_on_on_another_day(
     store: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = stamp_of(int(market().ts.max())).date() - timedelta(days=9)
-    days = 5  # of the store from then on
-    with provider(lambda path, _: (200, completion(path, good()))) as server:
+    days, most = 5, list[int]()  # of the store from then on; what each call can use
+
+    def respond(path: str, _: object) -> tuple[int, str]:
+        used = rows(store, "SELECT tokens FROM model_usage")[0]["tokens"]
+        most.append(used - 1200 * len(most))
+        return 200, completion(path, good())
+
+    with provider(respond) as server:
         for name, value in {"MODEL": "openai:gpt-5.6", "API_KEY": KEY}.items():
             monkeypatch.setenv(f"BACKTEST_LLM_{name}", value)
         monkeypatch.setenv("BACKTEST_LLM_BASE_URL", server.url)
@@ -156,7 +162,7 @@ def test_a_walk_whose_budget_is_used_up_goes_on_on_another_day(
         assert replan(store, whole) is not None
         assert len(server.requests) == days
         used = rows(store, "SELECT tokens FROM model_usage")[0]["tokens"]
-        monkeypatch.setenv("BACKTEST_LLM_TOKENS_PER_DAY", str(used + 12_000))
+        monkeypatch.setenv("BACKTEST_LLM_TOKENS_PER_DAY", str(used + max(most) + 1800))
         book = added(store, "parts", *SYMBOLS, strategist="llm", replans=NO_JUDGE, start=start)
         first = replan_now(store, "parts", "ann")
         assert "tokens is used up" in first["waits"]
@@ -170,6 +176,7 @@ def test_a_walk_whose_budget_is_used_up_goes_on_on_another_day(
         again = replan(store, book)
         assert again is not None
         assert again.waits
+        assert again.suppressed
         assert len(server.requests) == asked
         assert stored_plans(store, book)[-1].origin == "valid"
         monkeypatch.delenv("BACKTEST_LLM_TOKENS_PER_DAY")  # another day

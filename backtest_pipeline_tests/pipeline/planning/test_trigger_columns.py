@@ -71,7 +71,7 @@ def followed(store: Workspace) -> UUID:
 
 def trades_of(store: Workspace, run_id: UUID, symbol: str) -> pd.DataFrame:
     found = pd.DataFrame([dict(row) for row in run_trades(store, run_id, limit=1000).rows])
-    return found[found["symbol"] == symbol]
+    return pd.DataFrame(found[found["symbol"] == symbol])
 
 
 def signal_bars(trades: pd.DataFrame, stamp: str = "entry_ts") -> pd.DatetimeIndex:
@@ -94,7 +94,7 @@ def test_a_trigger_enters_where_the_column_or_rank_of_its_rule_says_so(
         known = score[score["symbol"] == ALPHA].set_index("ts")["score"]
         known.index = pd.DatetimeIndex(known.index).normalize()
         assert len(entered) > 20
-        assert (known.reindex(signal_bars(entered)) > 0.6).all()
+        assert np.all(known.reindex(signal_bars(entered)).to_numpy() > 0.6)
         ratio = {n: pd.Series(market().select([n])["close"]).pct_change(20) for n in SYMBOLS}
         days = pd.to_datetime(market().select([BETA]).ts, unit="us", utc=True).normalize()
         best = pd.Series((ratio[BETA] > ratio[ALPHA]).to_numpy(), index=days)

@@ -129,7 +129,7 @@ def test_a_plan_that_waits_needs_no_trigger() -> None:
         (with_trigger(stop_loss_pct=0), "triggers.0.stop_loss_pct"),
         (with_trigger(stop_loss_pct="6"), "triggers.0.stop_loss_pct"),
         (with_trigger(entry="close > shift(close, -1)"), "n of shift\\(\\) must be"),
-        (with_trigger(entry="close > tomorrow"), "unknown column or parameter 'tomorrow'"),
+        (with_trigger(entry="close > tomorrow"), "unknown column 'tomorrow'"),
         (with_trigger(entry="__import__('os').system('id') > 0"), "entry, line 1"),
         (with_trigger(entry="close"), "must be a condition"),
         (with_trigger(entry="close > " + "9" * 5_000), "longer than 2000|at most 2000"),
