@@ -20,7 +20,7 @@ from backtest_pipeline.storage.settings import load_settings
 
 with beta_used_knowingly():
     from backtest_pipeline.defs import asset_checks, assets, external, jobs, schedules, sensors
-    from backtest_pipeline.defs.automation import backfills, run_failures
+    from backtest_pipeline.defs.automation import backfills, conditions, run_failures
     from backtest_pipeline.defs.automation.selections import STAGES
     from backtest_pipeline.defs.code_versions import with_code_of_strategies
     from backtest_pipeline.defs.io_managers import StageIOManager
@@ -32,6 +32,7 @@ with beta_used_knowingly():
     )
     from backtest_pipeline.defs.stored_events import lineages_of
 
+    _AUTOMATION = [backfills, conditions, run_failures]
     _OF_ASSETS = [
         import_module(f"{assets.__name__}.{found.name}") for found in iter_modules(assets.__path__)
     ]
@@ -49,7 +50,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     settings = load_settings()
     use_strategies(settings)
     names = settings.external
-    modules = [*_OF_ASSETS, asset_checks, jobs, schedules, backfills, sensors, run_failures]
+    modules = [*_OF_ASSETS, asset_checks, jobs, schedules, sensors, *_AUTOMATION]
     with beta_used_knowingly():
         if names is None:
             declared = dg.load_definitions_from_modules(modules)

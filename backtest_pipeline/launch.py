@@ -13,12 +13,12 @@ from uuid import UUID
 import dagster as dg
 
 from backtest_pipeline.definitions import build_definitions
+from backtest_pipeline.defs.automation.selections import run_over
 from backtest_pipeline.defs.beta import beta_used_knowingly
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.defs.partitions import (
     delete_partitions,
     partitions_of,
-    rectangles,
     register_partitions,
     timeframe_ranges,
 )
@@ -34,7 +34,7 @@ from backtest_pipeline.defs.stored_events import (
     provenance,
 )
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.partitions import usable_symbols
+from backtest_pipeline.market.partitions import Partition, usable_symbols
 from backtest_pipeline.pipeline.runs.summary import LEFT_OUT
 from backtest_pipeline.pipeline.stage import Progress
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
@@ -259,7 +259,8 @@ def _execute(
         "loggers": _QUIET,
     }
     before = newest_event(instance, _BACKTESTS)
-    runs = [execute(job, config, tags) for tags in rectangles(instance, assets, timeframes)]
+    over = run_over(instance, [Partition(asset, tf) for tf in timeframes for asset in assets])
+    runs = [execute(job, {**config, **over.config}, over.tags)]
     refreshed = [run.run_id for run in runs]
     stored = instance.get_materialized_partitions(_BACKTESTS, after_cursor=before)
     with_backtests = {p.timeframe for p in partitions_of(stored)} & set(timeframes)

@@ -4,9 +4,10 @@ import time
 
 import dagster as dg
 
-from backtest_pipeline.defs.asset_checks import grain_check
+from backtest_pipeline.defs.asset_checks import freshness_check, grain_check
 from backtest_pipeline.defs.assets.market import CMC_FEATURES, bars
 from backtest_pipeline.defs.assets.signals import signals
+from backtest_pipeline.defs.automation.conditions import INPUT_CHANGED
 from backtest_pipeline.defs.automation.declared import as_sensor
 from backtest_pipeline.defs.automation.selections import begin_step
 from backtest_pipeline.defs.jobs import refresh_job
@@ -66,6 +67,7 @@ _SNAPSHOT_COLUMNS = table_schema(
 @stage_asset(
     load=stored_features,
     deps=["cmc_features"],
+    automation_condition=INPUT_CHANGED,
     group_name="market",
     kinds={"python", "parquet"},
     code_version=EXTERNAL_FEATURES_CODE,
@@ -86,6 +88,7 @@ def feature_snapshots(
 
 
 snapshots_check = grain_check("feature_snapshots")
+snapshots_freshness = freshness_check("feature_snapshots")
 
 
 def external_table(names: ExternalNames) -> dg.AssetSpec:

@@ -130,6 +130,20 @@ class Timeframe:
             return self._anchored_week_bounds(instants_us)
         return self._month_bounds(instants_us)
 
+    def last_closes(self, at_us: int) -> tuple[int, int]:
+        """When the last two periods that are over at an instant ended, the later one first.
+
+        Args:
+            at_us: microseconds since 1970 UTC.
+
+        Examples:
+            >>> hour = 3_600_000_000
+            >>> [us // hour for us in timeframe("4H").last_closes(9 * hour)]
+            [8, 4]
+        """
+        last = int(self.period_bounds(np.array([at_us]))[0][0])
+        return last, int(self.period_bounds(np.array([last - 1]))[0][0])
+
     def _month_bounds(self, instants_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         months = instants_us.astype("M8[us]").astype("M8[M]").astype(np.int64)
         step = self._months

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from backtest_pipeline.defs.automation.conditions import INPUT_CHANGED
 from backtest_pipeline.defs.automation.selections import begin_step
 from backtest_pipeline.defs.metadata import table_schema
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
@@ -22,6 +23,7 @@ _COLUMNS = table_schema(
 
 @stage_asset(
     ins={"stored": dg.AssetIn("signals")},
+    automation_condition=INPUT_CHANGED,
     group_name="research",
     kinds={"numba", "postgres", "parquet"},
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "backtest_runs"},

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from backtest_pipeline.defs.automation.conditions import INPUT_CHANGED
 from backtest_pipeline.defs.automation.selections import begin_step
 from backtest_pipeline.defs.metadata import table_schema
 from backtest_pipeline.defs.partitions import partitions_of
@@ -64,6 +65,7 @@ def bars(
 @stage_asset(
     load=stored_features,
     ins={"stored": dg.AssetIn("bars")},
+    automation_condition=INPUT_CHANGED,
     group_name="market",
     kinds={"postgres", "parquet"},
     code_version=FEATURES_CODE,

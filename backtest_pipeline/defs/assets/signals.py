@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from backtest_pipeline.defs.automation.conditions import INPUT_CHANGED
 from backtest_pipeline.defs.automation.selections import begin_step
 from backtest_pipeline.defs.metadata import table_schema
 from backtest_pipeline.defs.resources import WorkspaceResource
@@ -25,6 +26,7 @@ _COLUMNS = table_schema(
 
 @stage_asset(
     load=stored_signals,
+    automation_condition=INPUT_CHANGED,
     ins={"features": dg.AssetIn("cmc_features")},
     group_name="research",
     kinds={"postgres"},

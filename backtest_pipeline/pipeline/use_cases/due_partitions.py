@@ -12,9 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
-
-import numpy as np
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, Timeframe, timeframe
@@ -153,7 +150,7 @@ def due_partitions(
         return {p: _reason(p, stored, unread) for p in sorted(stale | unread)}
 
     reasons = workspace.database.retrying("due partitions", look) if wanted else {}
-    closed = {tf: _last_closes(timeframe(tf), at_us).last for _, tf in partitions}
+    closed = {tf: timeframe(tf).last_closes(at_us)[0] for _, tf in partitions}
     return Due(reasons, len(partitions), tuple(absent), closed)
 
 
@@ -197,7 +194,7 @@ def _unread(
         bars = read_versions(connection, "bars", partitions)
         known = read_states(connection, partitions)
         read_at = read_times(connection, timeframes)
-    closed = {tf: _last_closes(timeframe(tf), at_us) for tf in timeframes}
+    closed = {tf: timeframe(tf).last_closes(at_us) for tf in timeframes}
     found = set()
     for p in partitions:
         state = states.get(p.asset)
@@ -210,33 +207,29 @@ def _unread(
     return found
 
 
-class Closes(NamedTuple):
-    """When the last two bars of a timeframe closed, microseconds since 1970 UTC."""
-
-    last: int
-    before: int
-
-
-def _last_closes(tf: Timeframe, at_us: int) -> Closes:
-    last = int(tf.period_bounds(np.array([at_us]))[0][0])
-    return Closes(last, int(tf.period_bounds(np.array([last - 1]))[0][0]))
-
-
-def is_due(stored: DatasetVersion | None, read_at: datetime | None, closed: Closes) -> bool:
+def is_due(
+    stored: DatasetVersion | None, read_at: datetime | None, closed: tuple[int, int]
+) -> bool:
     """Whether a read of a source may bring bars of a partition that are not stored.
 
     - Of one that has the newest bar that has closed: no.
     - Of one that lacks that bar only: yes, until it has it, since sources may be late.
     - Of one that has been silent for longer, such as a coin that was delisted: once a bar has
       closed since the last read, and after an eighth of the time of its silence.
+
+    Args:
+        stored: the stored bars.
+        read_at: when the source was last read for them.
+        closed: when the last two bars closed, microseconds since 1970 UTC, the later one first.
     """
     if stored is None or read_at is None:
         return True
+    last, before = closed
     read_us = int(read_at.timestamp() * 1e6)
     if stored.last_ts is None:
-        return read_us < closed.last
+        return read_us < last
     newest = stored.last_ts + CLOSE_STAMP_US
-    if newest >= closed.last:
+    if newest >= last:
         return False
-    silent = closed.last - newest
-    return newest >= closed.before or closed.last - read_us >= max(silent // _SILENT, 1)
+    silent = last - newest
+    return newest >= before or last - read_us >= max(silent // _SILENT, 1)
