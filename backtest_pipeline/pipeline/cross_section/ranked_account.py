@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -123,8 +122,10 @@ class RankedAccount:
     def _daily_signals(self) -> pa.Table:
         score = self.book.scores.score
         at, of = np.nonzero(np.isfinite(score))
-        return self._by_symbol(at, of).append_column("score", _floats(score[at, of])).append_column(
-            "quantile", pa.array(self.information.quantile[at, of], pa.int64())
+        return (
+            self._by_symbol(at, of)
+            .append_column("score", _floats(score[at, of]))
+            .append_column("quantile", pa.array(self.information.quantile[at, of], pa.int64()))
         )
 
     def _daily_weights(self) -> pa.Table:

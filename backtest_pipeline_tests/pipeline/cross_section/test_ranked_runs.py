@@ -36,12 +36,18 @@ def test_a_run_is_stored_once_and_replays_to_the_bit(refreshed: Workspace) -> No
     assert is_new
     assert run_ranked(refreshed, MOMENTUM, "1D", RankedTerms()) == (run_id, False)
     run = get_run(refreshed, run_id)
-    assert (run.split, run.strategy, run.is_current) == ("cross_section", "cross_section:momentum", True)
+    assert (run.split, run.strategy, run.is_current) == (
+        "cross_section",
+        "cross_section:momentum",
+        True,
+    )
     found = run.results["cross_section"]
     assert found["figures"]["mean_ic"] is not None
     assert found["rebalances"]["traded"] > 50
     equity = run_timeseries(refreshed, run_id)["equity"].to_numpy()
-    pnl = column(refreshed.database, "SELECT pnl FROM backtest_trades")
+    pnl = column(
+        refreshed.database, "SELECT pnl FROM backtest_trades WHERE run_id = :id", id=run_id
+    )
     assert 10_000 + sum(pnl) == pytest.approx(equity[-1], rel=1e-9)
     (replayed,) = replay_runs(refreshed, [run_id])
     assert (replayed.verdict, replayed.differences) == (ReplayVerdict.SAME, ())
