@@ -22,9 +22,16 @@ if TYPE_CHECKING:
         robustness,
         run_backtest,
     )
+    from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
+    from backtest_pipeline.pipeline.ranked_results import (
+        CrossSectionDetail,
+        cross_section,
+        get_result,
+    )
     from backtest_pipeline.pipeline.replay.explain import Explanation, explain_diff
     from backtest_pipeline.pipeline.replay.replay import Replay, replay
     from backtest_pipeline.pipeline.results import (
+        CrossSectionResult,
         Declaration,
         PortfolioResult,
         RobustnessResult,
@@ -70,6 +77,7 @@ if TYPE_CHECKING:
         simulate,
     )
     from backtest_pipeline.storage.run_tables.run_search import RunFilter
+    from backtest_pipeline.strategies.cross_section.definition import CrossSection
     from backtest_pipeline.trading.costs import CostModel
     from backtest_pipeline.trading.sizing import (
         AtrRisk,
@@ -91,7 +99,12 @@ _HOMES = {
     "SweepResult": "pipeline.results",
     "PortfolioResult": "pipeline.results",
     "RobustnessResult": "pipeline.results",
+    "CrossSection": "strategies.cross_section.definition",
+    "CrossSectionDetail": "pipeline.ranked_results",
+    "CrossSectionResult": "pipeline.results",
+    "CrossSectionSpec": "pipeline.cross_section.cross_section_spec",
     "Declaration": "pipeline.results",
+    "cross_section": "pipeline.ranked_results",
     "declare_walk_forward": "pipeline.api",
     "execute": "pipeline.api",
     "AtrRisk": "trading.sizing",
@@ -118,6 +131,7 @@ _HOMES = {
     "compute_metrics": "simulation.pandas_objects.single",
     "deflated_sharpe_ratio": "simulation.metrics.significance",
     "export_bundle": "pipeline.stored_runs",
+    "get_result": "pipeline.ranked_results",
     "get_run": "pipeline.stored_runs",
     "list_plans": "pipeline.stored_plans",
     "list_runs": "pipeline.stored_runs",
@@ -149,6 +163,10 @@ __all__ = [
     "BookSimulation",
     "ByExpression",
     "CostModel",
+    "CrossSection",
+    "CrossSectionDetail",
+    "CrossSectionResult",
+    "CrossSectionSpec",
     "Declaration",
     "EqualWeight",
     "Explanation",
@@ -180,6 +198,7 @@ __all__ = [
     "combinatorial_purged_splits",
     "compare_runs",
     "compute_metrics",
+    "cross_section",
     "declare_walk_forward",
     "deflated_sharpe_ratio",
     "execute",
@@ -188,6 +207,7 @@ __all__ = [
     "export_bundle",
     "fixed_date_splits",
     "generate_signals",
+    "get_result",
     "get_run",
     "list_plans",
     "list_runs",

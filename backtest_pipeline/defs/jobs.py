@@ -55,6 +55,13 @@ portfolio_rollups_job = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     description="Builds portfolios of the stored backtests.",
 )
+cross_sections_job = dg.define_asset_job(
+    "cross_sections_job",
+    selection=dg.AssetSelection.assets("cross_sections"),
+    executor_def=dg.in_process_executor,
+    description="Ranks the universe of each timeframe by the cross-sections of the folder of "
+    "strategies.",
+)
 plans_job = dg.define_asset_job(
     PLANS_JOB,
     selection=dg.AssetSelection.assets("strategy_plans", "planned_backtests"),

@@ -9,9 +9,11 @@ from typing import Any
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
 from backtest_pipeline.pipeline.given_rules import strategies_for
 from backtest_pipeline.pipeline.monitoring.counters import EXTERNAL, Kind, Tally, counted
 from backtest_pipeline.pipeline.result_rows import (
+    cross_section_result,
     portfolio_result,
     robustness_result,
     run_result,
@@ -19,6 +21,7 @@ from backtest_pipeline.pipeline.result_rows import (
     walk_forward_result,
 )
 from backtest_pipeline.pipeline.results import (
+    CrossSectionResult,
     Declaration,
     PortfolioResult,
     Result,
@@ -46,6 +49,7 @@ from backtest_pipeline.pipeline.use_cases.backtest import (
     shared_by,
     sweep_on_demand,
 )
+from backtest_pipeline.pipeline.use_cases.cross_section import run_cross_section
 from backtest_pipeline.pipeline.use_cases.declaration import declare_walk_forward
 from backtest_pipeline.pipeline.use_cases.robustness import assess_run
 from backtest_pipeline.pipeline.use_cases.spec_terms import (
@@ -79,7 +83,7 @@ Source = BarSource | ExternalReader
 def execute(
     workspace: Workspace,
     settings: Settings,
-    spec: ExecutableSpec | RobustnessSpec,
+    spec: ExecutableSpec | RobustnessSpec | CrossSectionSpec,
     user: str = "",
     *,
     bars: str = "",
@@ -98,6 +102,8 @@ def execute(
     Raises:
         BacktestError: with the error code; market/errors.py lists them all.
     """
+    if isinstance(spec, CrossSectionSpec):
+        return _cross_section(workspace, settings, spec, user, bars, rebuild)
     with _counted(workspace, settings, spec, bars) as tally, strategies_for(spec) as spec:
         source = source_for(workspace, settings, spec, bars)
         result = None if rebuild else _stored(workspace, settings, spec, source)
@@ -139,6 +145,23 @@ def _runs_own_python(workspace: Workspace, spec: ExecutableSpec) -> bool:
     return is_own_python(spec.strategy)
 
 
+def _cross_section(
+    workspace: Workspace,
+    settings: Settings,
+    spec: CrossSectionSpec,
+    user: str,
+    bars: str,
+    rebuild: bool,
+) -> CrossSectionResult:
+    if bars:
+        raise InvalidInput("a cross-section ranks stored features: leave out bars, and refresh")
+    with _counted(workspace, settings, spec):
+        run_id = run_cross_section(workspace, spec, rebuild=rebuild)
+        result = cross_section_result(workspace, run_id)
+        _note_request(workspace, result, user)
+    return result
+
+
 def _stored(
     workspace: Workspace,
     settings: Settings,
@@ -162,12 +185,13 @@ def _stored(
 def _counted(
     workspace: Workspace,
     settings: Settings,
-    spec: ExecutableSpec | RobustnessSpec,
+    spec: ExecutableSpec | RobustnessSpec | CrossSectionSpec,
     bars: str = "",
 ) -> AbstractContextManager[Tally]:
     is_built = workspace.external is None
-    exchange = exchange_of(spec.exchange or bars or settings.bars) if is_built else EXTERNAL
-    counted_as: Kind = "run" if spec.kind == "robustness" else spec.kind
+    named = "" if isinstance(spec, CrossSectionSpec) else spec.exchange
+    exchange = exchange_of(named or bars or settings.bars) if is_built else EXTERNAL
+    counted_as: Kind = "run" if spec.kind in ("robustness", "cross_section") else spec.kind
     return counted(workspace, counted_as, exchange=exchange, timeframe=spec.timeframe)
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from backtest_pipeline.market.errors import RunNotFound
 from backtest_pipeline.pipeline.results import (
     Combination,
+    CrossSectionResult,
     FoldResult,
     Interval,
     Member,
@@ -22,6 +23,7 @@ from backtest_pipeline.pipeline.results import (
     WalkForwardResult,
 )
 from backtest_pipeline.pipeline.runs.bands import run_bands
+from backtest_pipeline.pipeline.runs.query import run_summary
 from backtest_pipeline.pipeline.specs import RobustnessSpec, RunSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -33,10 +35,12 @@ from backtest_pipeline.storage.run_tables.portfolios import stored_portfolio
 from backtest_pipeline.storage.run_tables.recorded_runs import trades_by_gap
 from backtest_pipeline.storage.run_tables.runs import runs_by_id
 from backtest_pipeline.storage.tables.datasets import (
+    dataset_of_key,
     not_fetched_since,
     quality_by_reason,
 )
 from backtest_pipeline.storage.tables.dimensions import synthetic_among
+from backtest_pipeline.strategies.cross_section.definition import KIND
 from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategies
 
 Row = Mapping[str, Any]
@@ -195,6 +199,40 @@ def sweep_result(exploration: Exploration, best_run: RunResult, top: int) -> Swe
         bands=_intervals(selection.intervals),
         undefined=dict(selection.undefined),
         warning=exploration.warning,
+    )
+
+
+def cross_section_result(workspace: Workspace, run_id: UUID) -> CrossSectionResult:
+    """A stored run that ranks a universe.
+
+    Raises:
+        RunNotFound: where it is not stored, or ranks nothing.
+        ProvenanceMissing: where its inputs are not recorded, naming what is missing.
+    """
+    run = run_summary(workspace, run_id)
+    if run.split != KIND:
+        raise RunNotFound(f"run {run_id} is no cross-section, but {run.split}; see get_run")
+    found = run.results[KIND]
+    symbols = sorted(dataset_of_key(key)[0].asset for key in run.provenance["dataset_version_ids"])
+    few = "an information coefficient of two assets is always 1 or -1"
+    same = ("horizon", "dates_with_ic", "quantiles", "rebalances", "mean_turnover", "delisted")
+    return CrossSectionResult(
+        run_id=run.run_id,
+        strategy=run.signal_name,
+        params=dict(run.params),
+        symbols=symbols,
+        start=run.window[0],
+        end=run.window[1],
+        liquidated=run.results["liquidated"],
+        information=found["figures"],
+        undefined={**run.undefined, **found["undefined"]},
+        notes=[few] if len(symbols) == 2 else [],
+        **{name: found[name] for name in (*same, "delisting_return", "orders_dropped")},
+        **{name: getattr(run, name) for name in ("timeframe", "first_ts", "last_ts", "n_bars")},
+        **{name: getattr(run, name) for name in ("synthetic", "metrics", "significance")},
+        **{name: run.provenance[name] for name in ("snapshot_id", "dataset_version_ids")},
+        **{name: run.provenance[name] for name in ("config_hash", "result_fingerprint")},
+        artifact_uri=run.artifact_uri,
     )
 
 

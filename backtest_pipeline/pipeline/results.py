@@ -225,7 +225,58 @@ class PortfolioResult(_Model):
         return [member.run_id for member in self.members]
 
 
+class CrossSectionResult(_Model):
+    """A stored cross-section; see `/backtests/{run_id}` for its trades, series and files."""
+
+    kind: Literal["cross_section"] = "cross_section"
+    run_id: UUID
+    strategy: str = Field(description="name of the cross-section")
+    params: dict[str, Any] = Field(description="all that it says; docs/cross-section.md")
+    symbols: list[str] = Field(description="the universe")
+    timeframe: str
+    start: date | None = Field(description="first UTC day of the window; null is unbounded")
+    end: date | None = Field(description="UTC day after the window's last; null is unbounded")
+    first_ts: datetime = Field(description="close of the first bar, UTC")
+    last_ts: datetime = Field(description="close of the last bar, UTC")
+    n_bars: int
+    synthetic: bool = Field(description="whether bars are synthetic, not of a real market")
+    liquidated: bool
+    metrics: Metrics = Field(description="docs/metrics.md; fractions, not percent")
+    significance: Metrics
+    information: Metrics = Field(
+        description="information coefficients and what goes with them; docs/cross-section.md"
+    )
+    horizon: int = Field(description="bars that the forward returns of the coefficients reach")
+    dates_with_ic: int
+    quantiles: list[dict[str, float | None]] = Field(
+        description="mean forward return and turnover of each quantile, the lowest scores first"
+    )
+    rebalances: dict[str, int] = Field(description="number of rebalances by what came of them")
+    mean_turnover: float | None = Field(
+        description="traded at a rebalance, purchases and sales, as a fraction of the equity"
+    )
+    delisted: int = Field(description="positions that were closed by the delisting return")
+    delisting_return: float
+    orders_dropped: int = Field(description="orders for assets that had no bar in time")
+    undefined: dict[str, str] = Field(description="reason for each null figure")
+    snapshot_id: str
+    dataset_version_ids: dict[str, str]
+    config_hash: str
+    result_fingerprint: str
+    artifact_uri: str = Field(description="artifact folder of its series and files")
+    notes: list[str] = Field(default=[], description="what limits the figures")
+
+    @property
+    def run_ids(self) -> list[UUID]:
+        return [self.run_id]
+
+
 Result = Annotated[
-    RunResult | WalkForwardResult | RobustnessResult | SweepResult | PortfolioResult,
+    RunResult
+    | WalkForwardResult
+    | RobustnessResult
+    | SweepResult
+    | PortfolioResult
+    | CrossSectionResult,
     Field(discriminator="kind"),
 ]

@@ -23,6 +23,7 @@ from backtest_pipeline.pipeline.stages.features import (
 )
 from backtest_pipeline.pipeline.stages.panels import panel_table
 from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.storage.run_tables.cross_sections import current_cross_sections
 from backtest_pipeline.storage.run_tables.leaderboard import board_rows, newest_board
 from backtest_pipeline.storage.run_tables.portfolios import current_portfolios
 from backtest_pipeline.storage.run_tables.runs import current_runs
@@ -31,6 +32,7 @@ from backtest_pipeline.storage.tables.datasets import stored_partitions
 from backtest_pipeline.storage.tables.features import read_features
 from backtest_pipeline.storage.tables.restatements import stored_restatements
 from backtest_pipeline.storage.tables.signals import read_signals
+from backtest_pipeline.strategies.cross_section.definition import KIND
 
 _NO_FEATURES = ("id", "ts", "tf", "tf_days", "asset_class", "updated_at")
 _FEATURES = [name for name, _ in FEATURE_COLUMNS if name not in _NO_FEATURES]
@@ -47,14 +49,14 @@ def read_frame(workspace: Workspace, asset: str, keys: Keys = None) -> pd.DataFr
     Args:
         workspace: the store.
         asset: name of the Dagster asset.
-        keys: partition keys, `BTC|1D`, or `1D` for `portfolio_rollups`; all where None. A key of
-            which nothing is stored has no rows.
+        keys: partition keys, `BTC|1D`, or `1D` for `portfolio_rollups` and `cross_sections`; all
+            where None. A key of which nothing is stored has no rows.
 
     Returns:
         One row a bar for `bars`, `cmc_features` and `feature_snapshots`, one a signal for
-        `signals`, one a run for `backtests`, `walk_forward` and `leaderboard`, one a portfolio for
-        `portfolio_rollups`; NaN where a figure is undefined. Partitioned assets have the columns
-        `asset` (not those of `portfolio_rollups`) and `tf`.
+        `signals`, one a run for `backtests`, `walk_forward`, `cross_sections` and `leaderboard`,
+        one a portfolio for `portfolio_rollups`; NaN where a figure is undefined. Partitioned assets
+        have the columns `asset` (not those by timeframe alone) and `tf`.
 
     Raises:
         UnknownName: for an asset that stores no rows.
@@ -138,6 +140,12 @@ def _portfolios(workspace: Workspace, keys: Keys) -> pd.DataFrame:
     return _frame([{**row, **row["metrics"]} for row in rows])
 
 
+def _cross_sections(workspace: Workspace, keys: Keys) -> pd.DataFrame:
+    with workspace.database.begin() as connection:
+        rows = current_cross_sections(connection, keys)
+    return _frame([{**row, **row["results"][KIND]["figures"]} for row in rows])
+
+
 def _leaderboard(workspace: Workspace, _keys: Keys) -> pd.DataFrame:
     with workspace.database.begin() as connection:
         board = newest_board(connection)
@@ -173,6 +181,7 @@ _FRAMES: dict[str, Callable[[Workspace, Keys], pd.DataFrame]] = {
     "backtests": _of_runs("backtests", current_runs),
     "walk_forward": _of_runs("walk_forward", current_walk_forwards),
     "portfolio_rollups": _portfolios,
+    "cross_sections": _cross_sections,
     "leaderboard": _leaderboard,
     "negative_controls": _negative_controls,
     "restatements": _restatements,

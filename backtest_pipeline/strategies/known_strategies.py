@@ -6,7 +6,7 @@ computed, named and archived from one version of its strategy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,15 @@ import backtest_pipeline.strategies as package
 from backtest_pipeline.market.errors import StrategyRefused
 from backtest_pipeline.strategies.code import code_hash
 from backtest_pipeline.strategies.own.folder import read_folder, stamps
-from backtest_pipeline.strategies.own.loading import SHIPPED, Loaded, load, load_text, packages
+from backtest_pipeline.strategies.own.loading import (
+    SHIPPED,
+    Loaded,
+    LoadedCrossSection,
+    load,
+    load_any,
+    load_text,
+    packages,
+)
 from backtest_pipeline.strategies.own.source import Source
 from backtest_pipeline.strategies.own.trial import forget_what_hung, tried
 
@@ -38,12 +46,18 @@ class Catalogue:
 
     Attributes:
         known: the strategies.
+        cross_sections: the strategies that rank a universe.
         refused: why a strategy cannot be used, by its name, or by that of its file; why the whole
             folder cannot, by `FOLDER`.
     """
 
     known: Mapping[str, Loaded]
     refused: Mapping[str, str]
+    cross_sections: Mapping[str, LoadedCrossSection] = field(default_factory=dict)
+
+
+Read = Loaded | LoadedCrossSection | StrategyRefused
+"""What comes of the files of one strategy."""
 
 
 @dataclass
@@ -55,7 +69,7 @@ class _Place:
     tried: Path | None = None
     stamps: Any = None
     content: Catalogue | None = None
-    loaded: dict[str, Loaded | StrategyRefused] = field(default_factory=dict)
+    loaded: dict[str, Read] = field(default_factory=dict)
 
 
 _place = _Place()
@@ -164,7 +178,31 @@ def shipped() -> Mapping[str, Loaded]:
 
 def _read() -> Catalogue:
     refused: dict[str, str] = {}
-    return Catalogue(_installed(refused, _of_folder(refused)), refused)
+    own: list[tuple[str, Loaded | StrategyRefused]] = []
+    ranking: list[LoadedCrossSection] = []
+    for name, one in _of_folder(refused):
+        if isinstance(one, LoadedCrossSection):
+            ranking.append(one)
+        else:
+            own.append((name, one))
+    known = _installed(refused, own)
+    return Catalogue(known, refused, _cross_sections(refused, known, ranking))
+
+
+def _cross_sections(
+    refused: dict[str, str], known: Mapping[str, Loaded], found: Sequence[LoadedCrossSection]
+) -> dict[str, LoadedCrossSection]:
+    """Cross-sections by name; of several things with one name none is used."""
+    origins: dict[str, list[str]] = {}
+    for one in found:
+        origins.setdefault(one.rule.name, []).append(one.origin)
+    for name, places in origins.items():
+        if name in known:
+            places.append(known[name].origin)
+        if len(places) > 1:
+            _refuse(refused, name, f"there are {len(places)} of this name: {' and '.join(places)}; "
+                    "rename all but one")  # fmt: skip
+    return {one.rule.name: one for one in found if len(origins[one.rule.name]) == 1}
 
 
 def _installed(
@@ -200,7 +238,7 @@ def _refuse(refused: dict[str, str], name: str, why: str) -> None:
     refused[name] = f"{refused[name]}; {why}" if name in refused else why
 
 
-def _of_folder(refused: dict[str, str]) -> Iterator[tuple[str, Loaded | StrategyRefused]]:
+def _of_folder(refused: dict[str, str]) -> Iterator[tuple[str, Read]]:
     if _place.folder is None:
         return
     try:
@@ -211,7 +249,8 @@ def _of_folder(refused: dict[str, str]) -> Iterator[tuple[str, Loaded | Strategy
     for main, why in content.refused.items():
         source = Source(main, {}, str(_place.folder))
         _refuse(refused, source.stem, f"{source.where}: {why}")
-    new = [s for s in content.sources if not isinstance(_place.loaded.get(s.digest), Loaded)]
+    done = {d for d, one in _place.loaded.items() if not isinstance(one, StrategyRefused)}
+    new = [s for s in content.sources if s.digest not in done]
     failed = tried([s for s in new if not s.is_rules], _place.tried)
     for source in new:
         why = failed.get(source.digest)
@@ -220,8 +259,8 @@ def _of_folder(refused: dict[str, str]) -> Iterator[tuple[str, Loaded | Strategy
         yield source.stem, _place.loaded[source.digest]
 
 
-def _loaded(source: Source) -> Loaded | StrategyRefused:
+def _loaded(source: Source) -> Read:
     try:
-        return load(source)
+        return load_any(source)
     except StrategyRefused as error:
         return error

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from backtest_pipeline.market.errors import AmbiguousName, StrategyRefused, UnknownName
+from backtest_pipeline.strategies.cross_section.definition import CrossSection
 from backtest_pipeline.strategies.known_strategies import FOLDER, SHORT_NAMES, catalogue
 from backtest_pipeline.strategies.own.loading import SHIPPED
 from backtest_pipeline.strategies.strategy import Strategy
@@ -106,3 +107,21 @@ def own_version(name: str) -> str | None:
     """Hash of the code or rules of a user's own strategy; None for a shipped or unknown one."""
     found = catalogue().known.get(name)
     return None if found is None or found.origin == SHIPPED else found.hash
+
+
+def cross_section_of(name: str) -> CrossSection:
+    """The cross-section of a name.
+
+    Raises:
+        UnknownName: where there is none.
+        StrategyRefused: where its file, or the folder of the user's own, cannot be read.
+    """
+    found = catalogue()
+    if name in found.cross_sections:
+        return found.cross_sections[name].rule
+    for refused in (name, FOLDER):
+        if refused in found.refused:
+            raise StrategyRefused(f"{refused} cannot be used: {found.refused[refused]}")
+    if name in found.known:
+        raise UnknownName("cross-section", f"{name}, a strategy on single assets,", ())
+    raise UnknownName("cross-section", name, found.cross_sections)

@@ -25,6 +25,7 @@ from backtest_pipeline.simulation.metrics.metrics import (
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.portfolios import portfolio_figures
 from backtest_pipeline.storage.run_tables.recorded_runs import figures_by_directory, trades_of
+from backtest_pipeline.strategies.cross_section.definition import KIND
 
 TOLERANCE = 1e-9
 """Relative: another processor's logarithms differ in the last digits."""
@@ -119,7 +120,7 @@ def _recomputed(
         of_trades = _positions(trades["run_id"], ids)
         for i, row in enumerate(runs):
             found = {name: float(values[i]) for name, values in metrics.items()}
-            if row["split"] == PLANNED:
+            if row["split"] in (PLANNED, KIND):
                 own = trades.filter(pa.array(of_trades == i))
                 found["exposure"] = _share_held(stamps[offsets[i] : offsets[i + 1]], own)
             yield row, found

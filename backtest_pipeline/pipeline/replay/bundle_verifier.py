@@ -42,6 +42,8 @@ BLOCKS = "blocks.parquet"
 """Blocked entries; only a run that follows plans has them in its fingerprint."""
 OF_PLANS = ("symbol", "trigger_id", "category", "exit_trigger_id", "is_part")
 """Further columns of trades under plans, which enter the fingerprint too."""
+OF_RANKS = ("symbol", "is_part")
+"""Those of a run that ranks a universe."""
 METRICS_VERSION = 2
 """The version of the formulas below."""
 LEDGER = ("dsr", "dsr_effective", "n_trials", "n_trials_effective")
@@ -80,8 +82,18 @@ def fingerprint_of(files: dict[str, bytes], about: dict[str, Any]) -> str:
     digest.update(_canonical(_numbers(equity["benchmark"])))
     digest.update(_canonical(about["ends"]))
     if BLOCKS not in files:
-        return digest.hexdigest()
+        is_ranked = set(OF_RANKS) <= set(trades.column_names)
+        return _with_symbols(digest.hexdigest(), trades) if is_ranked else digest.hexdigest()
     return _with_plans(digest.hexdigest(), trades, _table(files[BLOCKS]))
+
+
+def _with_symbols(of_account: str, trades: Any) -> str:
+    """The fingerprint of a run that ranks a universe: with the asset of each trade."""
+    digest = hashlib.sha256(of_account.encode())
+    traded = [trades[name].to_pylist() for name in OF_RANKS]
+    lines = [f"{symbol}|{'part' if part else ''}" for symbol, part in zip(*traded, strict=True)]
+    digest.update("\n".join(lines).encode() + b"\0")
+    return digest.hexdigest()
 
 
 def _with_plans(of_account: str, trades: Any, blocks: Any) -> str:
@@ -158,7 +170,7 @@ def _exposure(
     files: dict[str, bytes], rows: Sequence[dict[str, Any]], ts: Sequence[int], run: dict[str, Any]
 ) -> float | None:
     """Share of the bars that positions were held at the close of; of a book, any position."""
-    if BLOCKS in files:
+    if BLOCKS in files or "is_part" in _table(files[TRADES]).column_names:
         held = [
             any(row["entry_ts"] < at and (row["is_open"] or row["exit_ts"] > at) for row in rows)
             for at in ts

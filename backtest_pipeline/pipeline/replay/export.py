@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from backtest_pipeline.market.errors import ArtifactCorrupt, InvalidInput, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.cross_section.ranked_account import FILES
 from backtest_pipeline.pipeline.planning.records import transcript_uri
 from backtest_pipeline.pipeline.replay import bundle_verifier
 from backtest_pipeline.pipeline.replay.signatures import SUFFIX, SigningKey
@@ -37,6 +38,7 @@ from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs, st
 from backtest_pipeline.storage.run_tables.robustness import stored_robustness
 from backtest_pipeline.storage.run_tables.walk_forward import stored_folds
 from backtest_pipeline.storage.tables.datasets import dataset_of_key
+from backtest_pipeline.strategies.cross_section.definition import KIND
 
 FORMATS = ("parquet", "csv")
 BUNDLE = "bundle"
@@ -76,7 +78,7 @@ def export_run(
     """Write a run's tables to a folder: trades, metrics, equity, monthly returns, and `run.json`.
 
     Of a run under plans also `blocks`, its blocked entries and exits, and `plan_log`, the plans
-    that it followed.
+    that it followed; of a cross-section also `daily_ic`, `daily_signals` and `daily_weights`.
 
     Args:
         workspace: the open store.
@@ -94,6 +96,9 @@ def export_run(
         raise UnknownName("format", form, FORMATS)
     run = get_run(workspace, run_id)
     tables = _tables(workspace, run)
+    if run.split == KIND:
+        for name in FILES:
+            tables[name] = workspace.artifacts.read_table(run.artifact_uri, f"{name}.parquet")
     if run.split == PLANNED:
         with workspace.database.begin() as connection:
             tables["blocks"] = _blocks(stored_blocks(connection, run_id))
@@ -193,7 +198,7 @@ def _tables(workspace: Workspace, run: RunDetail) -> dict[str, pa.Table]:
             trades,
             series["ts"].cast(pa.int64()).to_numpy(),
             run.timeframe,
-            is_planned=run.split == PLANNED,
+            further=_further_columns(run.split),
         ),
         "metrics": pa.table(metrics),
         "equity": series,
@@ -201,7 +206,15 @@ def _tables(workspace: Workspace, run: RunDetail) -> dict[str, pa.Table]:
     }
 
 
-def _trades(rows: list[dict[str, Any]], ts: np.ndarray, tf: str, *, is_planned: bool) -> pa.Table:
+def _further_columns(split: str) -> tuple[str, ...]:
+    """The columns of trades that only runs of this kind have."""
+    kinds = {PLANNED: bundle_verifier.OF_PLANS, KIND: bundle_verifier.OF_RANKS}
+    return kinds.get(split, ())
+
+
+def _trades(
+    rows: list[dict[str, Any]], ts: np.ndarray, tf: str, *, further: Sequence[str]
+) -> pa.Table:
     """Rows of `backtest_trades` in a fixed column order, with the position of each entry's bar."""
     opens = np.unique(timeframe(tf).period_bounds(ts)[0])  # a bar may have several marks
     bars = np.searchsorted(opens, [row["entry_ts"] for row in rows])
@@ -213,11 +226,8 @@ def _trades(rows: list[dict[str, Any]], ts: np.ndarray, tf: str, *, is_planned: 
         **dict.fromkeys(("is_open", "entry_after_gap"), pa.bool_()),
     }
     whole = [{**row, "entry_bar": int(bar)} for row, bar in zip(rows, bars, strict=True)]
-    names = bundle_verifier.FINGERPRINTED
-    if is_planned:
-        names = (*names, *bundle_verifier.OF_PLANS)
-        kinds |= dict.fromkeys(bundle_verifier.OF_PLANS, pa.string())
-        kinds["is_part"] = pa.bool_()
+    names = (*bundle_verifier.FINGERPRINTED, *further)
+    kinds |= {**dict.fromkeys(further, pa.string()), "is_part": pa.bool_()}
     return pa.table(
         {
             name: pa.array([row[name] for row in whole], kinds.get(name, pa.float64()))
@@ -237,6 +247,11 @@ def _beside(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
     if doubts:
         files["robustness.json"] = _json(doubts)
         files |= _directory(workspace.artifacts, doubts["artifact_uri"], "robustness")
+    if run.split == KIND:
+        files |= {
+            f"{name}.parquet": workspace.artifacts.read_bytes(run.artifact_uri, f"{name}.parquet")
+            for name in FILES
+        }
     if run.split == PLANNED:
         files["plans.json"] = _json(plans)
         files[bundle_verifier.BLOCKS] = _parquet(_blocks(blocks))

@@ -34,6 +34,12 @@ import numpy as np
 from backtest_pipeline.market.errors import BacktestError, InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.cross_section.ranked_account import ranked_account
+from backtest_pipeline.pipeline.cross_section.ranked_identity import (
+    ranked_run_id,
+    rule_of_config,
+)
+from backtest_pipeline.pipeline.cross_section.ranked_universe import columns_read
 from backtest_pipeline.pipeline.planning.planned_account import block_lines, planned_account
 from backtest_pipeline.pipeline.planning.planned_identity import plan_key, planned_run_id
 from backtest_pipeline.pipeline.planning.planned_runs import results_of_plans
@@ -74,8 +80,8 @@ from backtest_pipeline.research.validation.walk_forward import (
     stitched,
     trade_stitched,
 )
+from backtest_pipeline.simulation import columns as account_columns
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
-from backtest_pipeline.simulation.columns import columns_read, with_config_columns
 from backtest_pipeline.simulation.engines import engine_identity
 from backtest_pipeline.simulation.marks import DAILY, MARK_COLUMNS, Marks
 from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS, benchmark_equity
@@ -86,6 +92,7 @@ from backtest_pipeline.storage.run_tables.strategy_sources import files_by_strat
 from backtest_pipeline.storage.tables.datasets import dataset_of_key
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.environment import environment
+from backtest_pipeline.strategies.cross_section.definition import KIND
 from backtest_pipeline.strategies.known_strategies import use_sources
 from backtest_pipeline.strategies.own.source import Source
 from backtest_pipeline.strategies.registry import strategy_of
@@ -122,6 +129,8 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     if config.get("kind") == PLANNED:
         use_sources(*map(Source.of, files_by_strategy(files).values()))
         return _planned(artifacts, run, series)
+    if config.get("kind") == KIND:
+        return _ranked(artifacts, run, series)
     use_sources(*([Source.of(files)] if files else []))
     signal = SignalRow(0, "", config["strategy"], config["params"])
     terms = _terms(artifacts, config, asset)
@@ -182,18 +191,46 @@ def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> 
     }
 
 
+def _ranked(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
+    """A run that ranks a universe; what its strategy says is in its configuration."""
+    config, rule = run["config"], rule_of_config(run["config"])
+    tf, snapshots, columns = run["timeframe"], run["snapshots"], columns_read(rule)
+    symbols = sorted(_symbols(snapshots))
+    parts = [recorded_rows(artifacts, tf, one, snapshots, columns) for one in symbols]
+    panel = Panel.join(timeframe(tf), symbols, parts, columns)
+    terms = checked(SimulationSpec, _simulated(config)).config()
+    account = ranked_account(rule, panel, terms, _window(config), config["symbol"])
+    versions = {name: one["version"] for name, one in snapshots.items()}
+    batch = account.book.account
+    trades = {name: values.tolist() for name, values in trade_columns(batch.trades).items()}
+    trades |= {name: values.to_pylist() for name, values in account.trade_columns().items()}
+    return {
+        "run_id": str(ranked_run_id(config, snapshot_id_of(versions))),
+        "fingerprint": account.fingerprint,
+        "metrics": {name: _json_number(values[0]) for name, values in batch.metrics.items()},
+        "results": json.loads(account.results()),
+        "trades": {name: [_json_number(v) for v in values] for name, values in trades.items()},
+        "equity": _curve(batch.marks, batch.equity[0], series),
+        "benchmark": _curve(batch.marks, batch.benchmark, series),
+    }
+
+
 def _symbols(snapshots: Mapping[str, Any]) -> set[str]:
     """The symbols whose features are among the snapshots."""
     read = [dataset_of_key(key) for key in snapshots]
     return {partition.asset for partition, dataset in read if dataset == "features"}
 
 
-def _terms(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> RunTerms:
+def _window(config: Mapping[str, Any]) -> Window:
     start, end = (date.fromisoformat(d) if (d := config[n]) else None for n in ("start", "end"))
+    return Window(start, end)
+
+
+def _terms(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> RunTerms:
     rates = config["funding"]
     return RunTerms(
         config=checked(SimulationSpec, _simulated(config)).config(),
-        window=Window(start, end),
+        window=_window(config),
         benchmark=config["benchmark"],
         funding=kept_funding(artifacts, rates, asset) if rates else None,
         walk_forward=config.get("walk_forward"),
@@ -239,10 +276,12 @@ def _traded(
     """Backtest one signal in a window."""
     terms = replace(terms, config=config_of(signal, terms.config))
     keep = rows_in(panel, terms.window)
-    read = [name for name in columns_read([terms.config.rules]) if name in panel.columns]
+    read = [
+        name for name in account_columns.columns_read([terms.config.rules]) if name in panel.columns
+    ]
     columns = {name: panel[name] for name in (*BAR_COLUMNS, *read)}
     prices = Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, columns)
-    bars = with_config_columns(prices, terms.config).take(keep)
+    bars = account_columns.with_config_columns(prices, terms.config).take(keep)
     events = np.ascontiguousarray(signal_matrix(panel, [signal])[:, keep])
     marks = daily.marks(bars)
     return simulate_batch(
@@ -285,7 +324,7 @@ def _walk_forward(
     space = space_of(signal.strategy, signal.params)
     question = plan.question(space, terms.config, terms.funding)
     tasks, _ = tasks_of(panel, asset, plan.schedule, rows_in(panel, terms.window))
-    known = with_config_columns(panel, terms.config)
+    known = account_columns.with_config_columns(panel, terms.config)
     chosen = [
         c for block in batches_of_tasks(tasks, question) for c in choose(known, block, question)
     ]

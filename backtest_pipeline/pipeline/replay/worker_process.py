@@ -24,6 +24,7 @@ from backtest_pipeline.storage.artifacts.code_archive import (
 )
 from backtest_pipeline.storage.run_tables.recorded_runs import RecordedRun, Snapshot
 from backtest_pipeline.storage.tables.datasets import dataset_of_key
+from backtest_pipeline.strategies.cross_section.definition import KIND
 
 _WORKER = "backtest_pipeline.pipeline.replay.worker"
 # Old code gets no secrets and no store settings: all its inputs are in the artifact folder.
@@ -101,7 +102,7 @@ class ReplayRequest:
     @property
     def own_snapshots(self) -> dict[str, Snapshot]:
         """Those of what is traded: bars, own columns, and daily bars that mark it."""
-        if self.plans:
+        if self.plans or self.config.get("kind") == KIND:
             return dict(self.snapshots)
         own = (self.partition, Partition(self.asset, DAILY))
         return {

@@ -253,8 +253,9 @@ def newey_west_t(values: np.ndarray, lags: int) -> float:
         return np.nan
     mean = values[known].mean()
     deviation = np.where(known, values - mean, 0.0)
-    variance = float(deviation @ deviation)
+    # No dot products: their last bit depends on how the memory lies.
+    variance = float((deviation * deviation).sum())
     for lag in range(1, min(lags, len(values) - 1) + 1):
-        pairs = float(deviation[lag:] @ deviation[:-lag])
+        pairs = float((deviation[lag:] * deviation[:-lag]).sum())
         variance += 2.0 * (1.0 - lag / (lags + 1.0)) * pairs
     return float(mean / np.sqrt(variance / n / n)) if variance > 0 else np.nan

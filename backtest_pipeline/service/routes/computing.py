@@ -7,8 +7,10 @@ import asyncio
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Request, Response
 
+from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
 from backtest_pipeline.pipeline.execution import declare, look_up
 from backtest_pipeline.pipeline.results import (
+    CrossSectionResult,
     Declaration,
     PortfolioResult,
     RunResult,
@@ -70,11 +72,23 @@ async def optimize(spec: SweepSpec, user: Runner, request: Request) -> Response:
     return await _executed(spec, user, request, slow=True)
 
 
+@router.post("/cross-section", response_model=CrossSectionResult)
+async def cross_section(spec: CrossSectionSpec, user: Runner, request: Request) -> Response:
+    """Rank stored assets at each rebalance, trade the ends of the ranking, and store the run."""
+    return await _computed(spec, user, request, slow=True)
+
+
 async def _executed(
     spec: ExecutableSpec, user: User, request: Request, *, slow: bool = False
 ) -> Response:
     if (stored := await _looked_up(spec, user, request)) is not None:
         return stored
+    return await _computed(spec, user, request, slow=slow)
+
+
+async def _computed(
+    spec: ExecutableSpec | CrossSectionSpec, user: User, request: Request, *, slow: bool
+) -> Response:
     pool: Pool = request.app.state.pool
     computing = asyncio.create_task(pool.execute(Work(spec.model_dump_json(), user.name, slow)))
     leaving = asyncio.create_task(_left(request))

@@ -267,7 +267,8 @@ def _trade(  # noqa: C901 - one pass over the instants; its parts share all of i
                 if units[m] != 0.0:
                     price = before[m] + share * (mark[m] - before[m])
                     n_trades = _end_lots(m, units[m], price, price, 0.0, last_row, False,
-                                         LIQUIDATION, lots, head, units, paid, bars, trades, n_trades)  # fmt: skip
+                                         LIQUIDATION, lots, head, units, paid, bars, trades,
+                                         n_trades)  # fmt: skip
             break
         equity[t] = worth
         for m in range(n):
@@ -316,7 +317,8 @@ def rebalance(
     prices = (np.ascontiguousarray(panel[name]) for name in ("open", "high", "low", "close"))
     open_, high, low, close = prices
     equity, weight, turnover, is_ruined, n_delisted, n_dropped, n_trades = _trade(
-        np.ascontiguousarray(table), open_, high, low, close, of_bars, in_holes, decided, targets.weight,
+        np.ascontiguousarray(table), open_, high, low, close, of_bars, in_holes, decided,
+        targets.weight,
         float(initial_cash), costs.fee_bps / 1e4, costs.slippage_bps / 1e4, rule.delisted_after,
         float(rule.delisting_loss), float(rule.tolerance), np.zeros(n_orders, LOT), trades,
     )  # fmt: skip

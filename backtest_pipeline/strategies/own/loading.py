@@ -14,6 +14,11 @@ from typing import Any
 from backtest_pipeline.market.errors import BacktestError, RuleError, StrategyRefused
 from backtest_pipeline.market.features.derive import is_given_by_bars
 from backtest_pipeline.strategies.code import code_hash
+from backtest_pipeline.strategies.cross_section.cross_section_file import (
+    cross_section_from_toml,
+    is_cross_section,
+)
+from backtest_pipeline.strategies.cross_section.definition import CrossSection
 from backtest_pipeline.strategies.own.modules import strategy_of_module
 from backtest_pipeline.strategies.own.packages import (
     GROUP,
@@ -35,6 +40,21 @@ GIVEN = "rules"
 """What errors call rules that were given as text."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 _DIGEST_BYTES = 8
+
+
+@dataclass(frozen=True)
+class LoadedCrossSection:
+    """A cross-section that is ready for use.
+
+    Attributes:
+        rule: what it says.
+        hash: hash of all that changes what it computes, 16 hex digits.
+        origin: the path of its file.
+    """
+
+    rule: CrossSection
+    hash: str
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +80,30 @@ class Loaded:
         return self.origin != SHIPPED and not is_rules
 
 
+def load_any(source: Source) -> Loaded | LoadedCrossSection:
+    """Make a strategy, or a cross-section, of its files; errors as `load`."""
+    rule = _cross_section_of(source)
+    if rule is None:
+        return load(source)
+    if not is_good_name(rule.name):
+        raise StrategyRefused(
+            f"{source.where}: its name {rule.name!r} must be lower-case letters, digits and _, at "
+            "most 60"
+        )
+    return LoadedCrossSection(rule, rule.version, source.where)
+
+
+def _cross_section_of(source: Source) -> CrossSection | None:
+    if source.is_package:
+        return None
+    if source.is_rules:
+        content = source.files[source.main]
+        is_one = is_cross_section(content)
+        return cross_section_from_toml(content, source.where) if is_one else None
+    found = strategy_of_module(source)
+    return found if isinstance(found, CrossSection) else None
+
+
 def load(source: Source) -> Loaded:
     """Make a strategy of its files.
 
@@ -75,7 +119,13 @@ def load(source: Source) -> Loaded:
         content = source.files[source.main]
         strategy, version = from_toml(content, source.where), rule_hash(content, source.where)
     else:
-        strategy, version = strategy_of_module(source), _python_hash(source)
+        found = strategy_of_module(source)
+        if isinstance(found, CrossSection):
+            raise StrategyRefused(
+                f"{source.where} ranks a universe, and is no strategy on single assets; run it by "
+                "backtest-pipeline cross-section run"
+            )
+        strategy, version = found, _python_hash(source)
     return _contracted(strategy, version, source.where, source)
 
 

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from backtest_pipeline.market.errors import StrategyRefused
+from backtest_pipeline.strategies.cross_section.definition import CrossSection
 from backtest_pipeline.strategies.own.source import Source
 from backtest_pipeline.strategies.strategy import Strategy
 
@@ -63,7 +64,7 @@ class Files(MetaPathFinder, Loader):
         return f"{self._source.place}/{file}" if self._source.place else file
 
 
-def strategy_of_module(source: Source) -> Strategy[Any]:
+def strategy_of_module(source: Source) -> Strategy[Any] | CrossSection:
     """Execute a Python strategy, and return its `STRATEGY`.
 
     Raises:
@@ -72,7 +73,7 @@ def strategy_of_module(source: Source) -> Strategy[Any]:
     root = f"{PREFIX}{source.stem}_{source.digest[:16]}"
     module = sys.modules.get(root) or _imported(root, source)
     strategy = getattr(module, "STRATEGY", None)
-    if not isinstance(strategy, Strategy):
+    if not isinstance(strategy, Strategy | CrossSection):
         found = "no STRATEGY" if strategy is None else f"a STRATEGY that is {type(strategy)}"
         raise StrategyRefused(
             f"{source.where} has {found}; end it with STRATEGY = Strategy(name=..., ...)"

@@ -85,9 +85,6 @@ def test_all_figures_equal_pandas(seed: int, horizon: int) -> None:
             share = len(now - before) / len(now) if now and before else NAN
             assert found.quantile_turnover[n, 2] == pytest.approx(share, nan_ok=True)
             same = scores.loc[n].rank().corr(scores.loc[n - 1].rank())
-            ranks = pd.DataFrame(
-                {"a": scores.loc[n].rank(), "b": scores.loc[n - 1].rank()}
-            ).dropna()
             assert found.rank_autocorrelation[n] == pytest.approx(same, abs=1e-12, nan_ok=True)
     ic = pd.Series(found.ic)
     figures = found.figures()

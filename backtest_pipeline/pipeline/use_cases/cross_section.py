@@ -1,0 +1,105 @@
+"""Cross-sections on demand and by refreshes, from stored features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from backtest_pipeline.market.errors import BacktestError, InvalidInput, PartitionError
+from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
+from backtest_pipeline.pipeline.cross_section.ranked_identity import RankedTerms
+from backtest_pipeline.pipeline.cross_section.ranked_runs import run_ranked
+from backtest_pipeline.pipeline.runs.identity import Window
+from backtest_pipeline.pipeline.stage import of_the_environment
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.strategies.cross_section.cross_section_file import cross_section_from_toml
+from backtest_pipeline.strategies.cross_section.definition import CrossSection
+from backtest_pipeline.strategies.known_strategies import catalogue, look_again
+from backtest_pipeline.strategies.own.loading import GIVEN
+from backtest_pipeline.strategies.registry import cross_section_of
+
+
+def rule_of_spec(spec: CrossSectionSpec) -> CrossSection:
+    """The strategy of a spec, by its name or its rules.
+
+    Raises:
+        InvalidInput: unless exactly one of them is given.
+        UnknownName, StrategyRefused: for a name that is unknown, or a file that cannot be read.
+        RuleError: for rules that cannot be read, with their place.
+    """
+    if (spec.strategy is None) == (spec.rules is None):
+        raise InvalidInput("a cross-section needs either strategy, its name, or rules, its TOML")
+    if spec.rules is not None:
+        return cross_section_from_toml(spec.rules.encode(errors="surrogatepass"), GIVEN)
+    look_again()
+    return cross_section_of(spec.strategy or "")
+
+
+def run_cross_section(
+    workspace: Workspace, spec: CrossSectionSpec, *, rebuild: bool = False
+) -> UUID:
+    """Rank the universe of a spec, trade it, and store the run; returns its id.
+
+    Raises:
+        UnknownName, InvalidInput, BadSymbols, RuleError: for an invalid spec, with the reason.
+        BacktestError: where no features are stored.
+    """
+    terms = RankedTerms(spec.config(), Window(spec.start, spec.end), tuple(spec.symbols))
+    rule = rule_of_spec(spec)
+    return run_ranked(workspace, rule, spec.timeframe, terms, rebuild=rebuild)[0]
+
+
+@dataclass(frozen=True)
+class RefreshedCrossSections:
+    """The cross-sections of a timeframe.
+
+    Attributes:
+        run_ids: their runs, by name.
+        n_new: how many were computed now.
+    """
+
+    run_ids: Mapping[str, UUID]
+    n_new: int
+
+
+def refresh_at(
+    workspace: Workspace, tf: str, names: Sequence[str], config: SimulationConfig
+) -> RefreshedCrossSections:
+    """Run all cross-sections of the folder of strategies at a timeframe, on all its assets.
+
+    Those that can be run are stored, also where others fail.
+
+    Args:
+        workspace: the open store.
+        tf: name of the timeframe.
+        names: only these; all where empty.
+        config: costs, starting cash and risk-free return; the other settings are not for books that
+            rank their assets, and are left out.
+
+    Raises:
+        UnknownName, StrategyRefused: for a name that there is not, or a file that cannot be read.
+        PartitionError: where any of them failed, with each reason.
+    """
+    look_again()
+    chosen = [cross_section_of(name) for name in names or sorted(catalogue().cross_sections)]
+    terms = RankedTerms(
+        SimulationConfig(
+            costs=config.costs, initial_cash=config.initial_cash, risk_free=config.risk_free
+        )
+    )
+    run_ids: dict[str, UUID] = {}
+    failed: list[str] = []
+    n_new = 0
+    for rule in chosen:
+        try:
+            run_ids[rule.name], is_new = run_ranked(workspace, rule, tf, terms, "refresh")
+            n_new += is_new
+        except BacktestError as error:
+            if of_the_environment(error):
+                raise
+            failed.append(f"{rule.name}: {error}")
+    if failed:
+        raise PartitionError("cross_sections", tf, "; ".join(failed))
+    return RefreshedCrossSections(run_ids, n_new)
