@@ -1,4 +1,4 @@
-"""`backtest-pipeline runs ...`: list, show, compare, export, pin and delete stored runs."""
+"""`backtest-pipeline runs ...`: list, show, compare, plot, export, pin and delete stored runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.runs.compare import Compared, RunComparison
     from backtest_pipeline.pipeline.runs.query import RunDetail
 
-app = typer.Typer(name="runs", help="Stored runs: list, show, compare, export, pin, delete.")
+app = typer.Typer(name="runs", help="Stored runs: list, show, compare, plot, export, pin, delete.")
 
 Runs = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Run ids, or their first characters.")
@@ -243,6 +243,27 @@ def export(
         written = export_as(workspace, find_runs(workspace, [run])[0], to, form, key)
     for path in written:
         say(f"wrote {path}")
+
+
+@app.command()
+def plot(
+    run: Annotated[str, typer.Argument(help="Run id, or its first characters.")],
+    *,
+    to: Annotated[
+        Path | None, typer.Option(help="HTML file to write; by default <run id>.html here.")
+    ] = None,
+    show_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Plot a run with vectorbt: orders, trades and cumulative returns, interactive, in one file."""
+    from backtest_pipeline.pipeline.replay.vectorbt_portfolio import write_plot
+    from backtest_pipeline.pipeline.runs.query import find_runs
+
+    with open_store() as workspace:
+        (run_id,) = find_runs(workspace, [run])
+        written = write_plot(workspace, run_id, to or Path(f"{run_id}.html"))
+    say(f"wrote {written}")
+    if show_it:
+        typer.launch(str(written.resolve()))
 
 
 @app.command()

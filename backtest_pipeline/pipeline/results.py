@@ -80,6 +80,19 @@ class RunResult(_Model):
     def run_ids(self) -> list[UUID]:
         return [self.run_id]
 
+    def to_vectorbt(self) -> Any:
+        """The run as a `vectorbt.Portfolio`; see `load_vectorbt`, which raises the same.
+
+        Examples:
+            >>> from backtest_pipeline import execute
+            >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
+            >>> len(result.to_vectorbt().trades.records) == result.metrics["trade_count"]
+            True
+        """
+        from backtest_pipeline.pipeline.stored_runs import load_vectorbt  # only where it is asked
+
+        return load_vectorbt(self.run_id)
+
 
 class FoldResult(_Model):
     """A training window, the parameters chosen on it, and their result on the test window."""
