@@ -130,10 +130,10 @@ def _show(run: RunDetail, where: str) -> None:
     console.print(rows_table("Metrics (docs/metrics.md)", rows))
     say(f"  n_trials counts {run.counting_rule}")
     made = run.provenance
+    say(f"  engine         {made['engine']} {made['engine_version']}")
     for title, name in (
         ("data", "snapshot_id"),
         ("code", "code_version"),
-        ("engine", "engine_version"),
         ("configuration", "config_hash"),
         ("fingerprint", "result_fingerprint"),
     ):

@@ -29,7 +29,9 @@ def write_plot(workspace: Workspace, run_id: UUID, path: Path) -> Path:
     """
     figure = vectorbt_portfolio(workspace, run_id).plot()
     name = run_summary(workspace, run_id).name
-    figure.update_layout(title=f"{name}, run {run_id}", autosize=True, width=None, height=900)
+    title = {"text": f"{name}, run {run_id}", "x": 0.02, "y": 0.98}
+    # The legend stands above the plots: the title needs room over it.
+    figure.update_layout(title=title, margin={"t": 110}, autosize=True, width=None, height=900)
     try:
         figure.write_html(path, include_plotlyjs=True, default_width="100%")
     except OSError as error:

@@ -83,7 +83,7 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
     `daily_skew` and `daily_kurtosis` are theirs,
     and `first_tried` is when the ledger first recorded its signal on its asset and timeframe,
     whatever the bars, window or settings; both are None for a run that is not in the ledger.
-    `quarantined_at` is None unless a replay gave a different result. `synthetic_beside_real` says
+    `engine` is who simulated it. `quarantined_at` is None unless a replay gave a different result. `synthetic_beside_real` says
     whether its asset is synthetic, in a store that has runs of real ones.
 
     Raises:
@@ -96,6 +96,7 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
                t.n_obs AS n_days, t.skew AS daily_skew, t.kurtosis AS daily_kurtosis,
                first_tried(r.run_id) AS first_tried,
                (r.config ->> 'initial_cash')::float8 AS initial_cash,
+               coalesce(r.config ->> 'engine', 'account') AS engine,
                coalesce(r.artifact_uri = ANY (v.uris), FALSE) AS of_refresh
         FROM visible_runs r JOIN backtest_metrics m USING (run_id)
         JOIN dim_assets a ON a.id = r.id
@@ -130,15 +131,17 @@ def newest_board(connection: Connection) -> dict[str, Any] | None:
 
 
 def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
-    """The runs of a board, best first, with their metrics where still stored.
+    """The runs of a board, best first, with their metrics and engine where still stored.
 
     `identity` lists today's remarks on the identity of the asset, see `market.asset_identity`.
     """
     rows = connection.execute(
         text("""
             SELECT l.*, m.sharpe, m.total_return, m.benchmark_return, m.max_drawdown,
-                   m.trade_count, coalesce(remarks.traits, '{}') AS identity
+                   m.trade_count, coalesce(remarks.traits, '{}') AS identity,
+                   coalesce(r.config ->> 'engine', 'account') AS engine
             FROM leaderboard l LEFT JOIN backtest_metrics m USING (run_id)
+            LEFT JOIN visible_runs r USING (run_id)
             LEFT JOIN (
                 SELECT a.symbol, array_agg(DISTINCT t.trait ORDER BY t.trait) AS traits
                 FROM (
@@ -146,7 +149,7 @@ def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
                     UNION ALL SELECT id, 'synthetic' FROM dim_assets WHERE is_synthetic
                 ) t JOIN dim_assets a USING (id)
                 GROUP BY a.symbol
-            ) remarks USING (symbol)
+            ) remarks ON remarks.symbol = l.symbol
             WHERE l.board_id = :board_id
             ORDER BY l.rank NULLS LAST, l.tf, l.signal_name, l.symbol, l.run_id
         """),
