@@ -322,7 +322,9 @@ def leaderboard_summary(stored: StoredBoard) -> Summary:
         {
             "best_by_significance": shown_rows(stored, limit=10),
             "gate_sets_not_shown": [{"gate_set": name} for name in stored.gate_sets_not_shown],
-            "differ_from_vectorbt": [{"run": name} for name in stored.agreement.disagreeing],
+            "runs_that_differ_from_vectorbt": [
+                {"run": name} for name in stored.agreement.disagreeing
+            ],
             "unranked": [{"reason": str(r), "runs": int(n)} for r, n in reasons.items()],
         },
     )

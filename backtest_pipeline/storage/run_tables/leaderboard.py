@@ -83,8 +83,9 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
     `daily_skew` and `daily_kurtosis` are theirs,
     and `first_tried` is when the ledger first recorded its signal on its asset and timeframe,
     whatever the bars, window or settings; both are None for a run that is not in the ledger.
-    `engine` is who simulated it. `quarantined_at` is None unless a replay gave a different result. `synthetic_beside_real` says
-    whether its asset is synthetic, in a store that has runs of real ones.
+    `engine` is who simulated it. `quarantined_at` is None unless a replay gave a different result.
+    `synthetic_beside_real` says whether its asset is synthetic, in a store that has runs of real
+    ones.
 
     Raises:
         ProvenanceMissing: for a run without recorded inputs.
