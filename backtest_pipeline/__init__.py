@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         export_bundle,
         get_run,
         list_runs,
+        load_vectorbt,
     )
     from backtest_pipeline.pipeline.use_cases.sweep import Exploration, explore
     from backtest_pipeline.pipeline.use_cases.walk_forward import WalkForward, walk_forward
@@ -135,6 +136,7 @@ _HOMES = {
     "get_run": "pipeline.stored_runs",
     "list_plans": "pipeline.stored_plans",
     "list_runs": "pipeline.stored_runs",
+    "load_vectorbt": "pipeline.stored_runs",
     "RunFilter": "storage.run_tables.run_search",
     "explain_diff": "pipeline.replay.explain",
     "explore": "pipeline.use_cases.sweep",
@@ -214,6 +216,7 @@ __all__ = [
     "load_bars",
     "load_features",
     "load_signals",
+    "load_vectorbt",
     "probabilistic_sharpe_ratio",
     "probability_of_backtest_overfitting",
     "replan_book",

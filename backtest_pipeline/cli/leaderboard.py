@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from backtest_pipeline.cli.console import (
 )
 from backtest_pipeline.cli.options import AnyTimeframe, AsJson
 from backtest_pipeline.cli.store import open_store
+
+if TYPE_CHECKING:
+    from backtest_pipeline.storage.run_tables.engine_checks import EngineAgreement
 
 app = typer.Typer()
 
@@ -71,6 +74,19 @@ def register_gates(
     _register(name, file)
 
 
+def _say_agreement(found: EngineAgreement) -> None:
+    checked = found.agrees + found.differs
+    if not checked:
+        say("vectorbt has followed no run yet; job second_opinion lets it, every night")
+        return
+    say(
+        f"vectorbt has followed {checked:,} of {found.runs:,} current runs: {found.differs:,} "
+        f"differ, the largest relative difference is {found.worst:.2g}"
+    )
+    for name in found.disagreeing:
+        say(f"  differs from vectorbt: {name}")
+
+
 def _rank(
     *, scheme: str, tf: str | None, limit: int, gates: str, late_gates: bool, as_json: bool
 ) -> None:
@@ -104,6 +120,9 @@ def _rank(
                 "ranked": about["n_ranked"],
                 "unranked": n_unranked,
                 "passed": about["n_passed"],
+                "followed_by_vectorbt": board.agreement.followed,
+                "worst_difference_to_vectorbt": board.agreement.worst,
+                "differ_from_vectorbt": list(board.agreement.disagreeing),
                 "runs": rows,
             }
         )
@@ -118,6 +137,7 @@ def _rank(
         f"every gate of {about['gate_set']!r}, registered {about['registered_at']:%F %T} UTC. "
         f"trials: {CountingRule.SETS} of the strategy, over all assets and timeframes."
     )
+    _say_agreement(board.agreement)
     n_open, others = len(about["open_gate_sets"]), ", ".join(board.gate_sets_not_shown)
     say(
         f"{n_open} gate {'set was' if n_open == 1 else 'sets were'} registered before these "

@@ -72,6 +72,8 @@ def _show(run: RunResult, folder: str) -> None:
         say(f"source rows skipped or flagged: {counts}")
     say_trades_by_gap(run)
     say_sampling(run)
+    if run.engine != "account":
+        say(f"simulated by {run.engine}; docs/vectorbt.md says what differs")
     if run.liquidated:
         say("liquidated: equity reached zero, and nothing is traded after that")
     if run.blocked_entries:

@@ -1,4 +1,4 @@
-"""`backtest-pipeline runs ...`: list, show, compare, report, export, pin and delete stored runs."""
+"""`backtest-pipeline runs ...`: list, show, compare, report, plot, export, pin and delete runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.runs.query import RunDetail
 
 app = typer.Typer(
-    name="runs", help="Stored runs: list, show, compare, report, export, pin, delete."
+    name="runs", help="Stored runs: list, show, compare, report, plot, export, pin, delete."
 )
 
 Runs = Annotated[
@@ -132,10 +132,10 @@ def _show(run: RunDetail, where: str) -> None:
     console.print(rows_table("Metrics (docs/metrics.md)", rows))
     say(f"  n_trials counts {run.counting_rule}")
     made = run.provenance
+    say(f"  engine         {made['engine']} {made['engine_version']}")
     for title, name in (
         ("data", "snapshot_id"),
         ("code", "code_version"),
-        ("engine", "engine_version"),
         ("configuration", "config_hash"),
         ("fingerprint", "result_fingerprint"),
     ):
@@ -268,6 +268,27 @@ def report(
         say(f"wrote {path}")
     if show_it:
         typer.launch(written[0].absolute().as_uri())
+
+
+@app.command()
+def plot(
+    run: Annotated[str, typer.Argument(help="Run id, or its first characters.")],
+    *,
+    to: Annotated[
+        Path | None, typer.Option(help="HTML file to write; by default <run id>-plot.html here.")
+    ] = None,
+    show_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Plot a run with vectorbt: orders, trades and cumulative returns, interactive, in one file."""
+    from backtest_pipeline.pipeline.replay.vectorbt_portfolio import write_plot
+    from backtest_pipeline.pipeline.runs.query import find_runs
+
+    with open_store() as workspace:
+        (run_id,) = find_runs(workspace, [run])
+        written = write_plot(workspace, run_id, to or Path(f"{run_id}-plot.html"))
+    say(f"wrote {written}")
+    if show_it:
+        typer.launch(str(written.resolve()))
 
 
 @app.command()

@@ -113,6 +113,7 @@ def _of_run(workspace: Workspace, row: Row, spec: RunSpec | WalkForwardSpec) -> 
         "start": spec.start,
         "end": spec.end,
         "synthetic": synthetic,
+        "engine": spec.config().engine,
         "pending": results["pending"],
         "liquidated": results["liquidated"],
         "blocked_entries": results["blocked_entries"],

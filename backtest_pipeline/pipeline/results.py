@@ -13,6 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from backtest_pipeline.research.ranking.trials import CountingRule
+from backtest_pipeline.trading.engine_names import EngineName
 
 Metrics = dict[str, float | None]
 Interval = tuple[float | None, float | None]
@@ -38,6 +39,7 @@ class RunResult(_Model):
     last_ts: datetime = Field(description="close of the last bar, UTC")
     n_bars: int
     synthetic: bool = Field(description="whether the bars are synthetic, not of a real market")
+    engine: EngineName = Field(description="who simulated it: account or vectorbt")
     pending: str | None = Field(
         description="position (long, short or flat) that the order pending for the next open "
         "leads to; null for no pending order"
@@ -81,6 +83,19 @@ class RunResult(_Model):
     @property
     def run_ids(self) -> list[UUID]:
         return [self.run_id]
+
+    def to_vectorbt(self) -> Any:
+        """The run as a `vectorbt.Portfolio`; see `load_vectorbt`, which raises the same.
+
+        Examples:
+            >>> from backtest_pipeline import execute
+            >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
+            >>> len(result.to_vectorbt().trades.records) == result.metrics["trade_count"]
+            True
+        """
+        from backtest_pipeline.pipeline.stored_runs import load_vectorbt  # only where it is asked
+
+        return load_vectorbt(self.run_id)
 
 
 class FoldResult(_Model):

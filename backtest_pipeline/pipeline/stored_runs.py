@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pandas as pd
 
 from backtest_pipeline.pipeline.replay import export
+from backtest_pipeline.pipeline.replay.vectorbt_portfolio import vectorbt_portfolio
 from backtest_pipeline.pipeline.runs import compare, query
 from backtest_pipeline.pipeline.runs.compare import RunComparison
 from backtest_pipeline.pipeline.runs.query import RunDetail
@@ -83,6 +85,33 @@ def export_bundle(run: UUID | str, path: str | Path) -> Path:
     """
     with open_workspace() as workspace:
         return export.export_bundle(workspace, _id(workspace, run), Path(path))
+
+
+def load_vectorbt(run: UUID | str) -> Any:
+    """A stored run as a `vectorbt.Portfolio`: its orders at the prices that they were filled at.
+
+    Its plots and statistics are vectorbt's own; the equity that it shows is that of the run. The
+    first call imports vectorbt, which takes about eight seconds; docs/vectorbt.md.
+
+    Args:
+        run: its id, or the beginning of it.
+
+    Raises:
+        RunNotFound: where it is not stored.
+        InvalidInput: for a run of a plan book, or with leverage.
+        CannotReplay: where its bars are not stored any more.
+        ConfigurationError: where vectorbt is missing or of another version.
+
+    Examples:
+        >>> from backtest_pipeline import execute, load_vectorbt
+        >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
+        >>> portfolio = load_vectorbt(result.run_id)
+        >>> round(portfolio.total_return(), 9) == round(result.metrics["total_return"], 9)
+        True
+        >>> figure = portfolio.plot()
+    """
+    with open_workspace() as workspace:
+        return vectorbt_portfolio(workspace, _id(workspace, run))
 
 
 def _id(workspace: Workspace, run: UUID | str) -> UUID:

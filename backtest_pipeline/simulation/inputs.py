@@ -35,7 +35,7 @@ from backtest_pipeline.simulation.marks import Marks, held_marks, marked_equity
 from backtest_pipeline.simulation.orders import LONG_ENTRY, seen_events
 from backtest_pipeline.simulation.rules import RulesOfRuns
 from backtest_pipeline.simulation.trades import trade_log
-from backtest_pipeline.simulation.vectorbt_engine.limits import require_held_by_vectorbt
+from backtest_pipeline.simulation.vectorbt_engine.held_by_vectorbt import require_held_by_vectorbt
 from backtest_pipeline.simulation.vectorbt_engine.simulated import simulate_with_vectorbt
 from backtest_pipeline.trading.engine_names import EngineName
 from backtest_pipeline.trading.sizing import FixedFractional, Sizing

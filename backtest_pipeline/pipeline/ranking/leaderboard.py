@@ -28,6 +28,7 @@ from backtest_pipeline.research.ranking.leaderboard import (
 )
 from backtest_pipeline.research.ranking.trials import Family
 from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES
+from backtest_pipeline.storage.run_tables.engine_checks import EngineAgreement, engine_agreement
 from backtest_pipeline.storage.run_tables.leaderboard import (
     GateSet,
     board_faults,
@@ -38,6 +39,7 @@ from backtest_pipeline.storage.run_tables.leaderboard import (
     register_gate_set,
     runs_to_rank,
 )
+from backtest_pipeline.trading.engine_names import EngineName
 
 DEFAULT_GATES = "default"
 _METRICS = {metric for scheme in SCHEMES for metric in scheme.weights}
@@ -64,6 +66,7 @@ _OUT_OF_SAMPLE = (
     "out-of-sample run of a walk-forward, on fewer bars than the others: see its verdict in "
     "walk_forward_runs and its dsr in backtest_metrics"
 )
+_OF_VECTORBT = "simulated by vectorbt, and the runs that are ranked by the account"
 _UNCOUNTED = "not in the trial ledger, which is newer than the run; refresh with --full-rebuild"
 
 
@@ -75,11 +78,13 @@ class StoredBoard:
         about: its row of `leaderboards`, with `gate_set`, `gates`, `registered_at`, and
             `open_gate_sets`, the names of the sets that were registered before its results.
         rows: its runs, best first, unranked ones last.
+        agreement: how far vectorbt has followed all current runs, and what differs.
         is_new: whether this call published it.
     """
 
     about: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
+    agreement: EngineAgreement
     is_new: bool
 
     @property
@@ -160,19 +165,23 @@ def _unranked(run: Mapping[str, Any]) -> str | None:
         return _IN_TRAINING if run["within_training"] else _OF_PLANS
     if run["split"] == "walk_forward":
         return _OUT_OF_SAMPLE
+    if run["engine"] != EngineName.ACCOUNT:
+        return _OF_VECTORBT
     if not run["of_refresh"]:
         return _BY_HAND
     return _UNCOUNTED if run["first_tried"] is None else None
 
 
-def _newest(workspace: Workspace) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+def _newest(
+    workspace: Workspace,
+) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]], EngineAgreement]:
     with workspace.database.begin() as connection:
         about = newest_board(connection)
         if about is None:
             raise InvalidInput(
                 "no leaderboard has been published yet; run `backtest-pipeline leaderboard`"
             )
-        return about, board_rows(connection, about["board_id"])
+        return about, board_rows(connection, about["board_id"]), engine_agreement(connection)
 
 
 def _rows_of(
@@ -304,6 +313,7 @@ def shown_rows(
             "max_drawdown": rounded(row["max_drawdown"]),
             "trade_count": row["trade_count"],
             "trials": row["n_trials"],
+            "engine": row["engine"],
             **({scheme: rounded(row["scores"][scheme])} if scheme else {}),
             "fails": ", ".join(n for n, passed in row["gates"].items() if not passed) or "nothing",
             "asset_is": ", ".join(row["identity"]),
@@ -324,10 +334,16 @@ def leaderboard_summary(stored: StoredBoard) -> Summary:
             "registered_after_results": about["registered_after_results"],
             "open_gate_sets": len(about["open_gate_sets"]),
             "is_new": stored.is_new,
+            "followed_by_vectorbt": rounded(stored.agreement.followed),
+            "worst_difference_to_vectorbt": stored.agreement.worst,
+            "differ_from_vectorbt": stored.agreement.differs,
         },
         {
             "best_by_significance": shown_rows(stored, limit=10),
             "gate_sets_not_shown": [{"gate_set": name} for name in stored.gate_sets_not_shown],
+            "runs_that_differ_from_vectorbt": [
+                {"run": name} for name in stored.agreement.disagreeing
+            ],
             "unranked": [{"reason": str(r), "runs": int(n)} for r, n in reasons.items()],
         },
     )

@@ -90,15 +90,10 @@ def identify_runs(
         for read in dict.fromkeys(names)
         for by_asset in [own.read_by(read)]
     }
-    walks = terms.walk_forward is not None
+    walks, held, engine = terms.walk_forward is not None, terms.benchmark, terms.config.engine
     codes = {
-        one.strategy: run_code(
-            one.strategy,
-            is_walk_forward=walks,
-            benchmark=terms.benchmark,
-            engine=terms.config.engine,
-        )
-        for one in signals
+        name: run_code(name, is_walk_forward=walks, benchmark=held, engine=engine)
+        for name in dict.fromkeys(one.strategy for one in signals)
     }
     return [
         RunIdentity(

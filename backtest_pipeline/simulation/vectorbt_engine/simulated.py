@@ -51,7 +51,7 @@ def simulate_with_vectorbt(inputs: AccountInputs, panel: Panel) -> Simulated:
 
     Args:
         inputs: what accounts would trade over, of assumptions that
-            `limits.require_held_by_vectorbt` accepts.
+            `held_by_vectorbt.require_held_by_vectorbt` accepts.
         panel: the bars.
 
     Raises:

@@ -83,9 +83,10 @@ def runs_to_rank(connection: Connection, metrics: Sequence[str]) -> list[dict[st
     `daily_skew` and `daily_kurtosis` are theirs,
     and `first_tried` is when the ledger first recorded its signal on its asset and timeframe,
     whatever the bars, window or settings; both are None for a run that is not in the ledger.
-    `quarantined_at` is None unless a replay gave a different result. `synthetic_beside_real` says
-    whether its asset, or one of its plan book, is synthetic, in a store that has runs of real ones;
-    `within_training` whether the model of its plans may have read its bars in training.
+    `engine` is who simulated it. `quarantined_at` is None unless a replay gave a different result.
+    `synthetic_beside_real` says whether its asset, or one of its plan book, is synthetic, in a
+    store that has runs of real ones; `within_training` whether the model of its plans may have read
+    its bars in training.
 
     Raises:
         ProvenanceMissing: for a run without recorded inputs.
@@ -101,6 +102,7 @@ def runs_to_rank(connection: Connection, metrics: Sequence[str]) -> list[dict[st
                t.skew AS daily_skew, t.kurtosis AS daily_kurtosis,
                first_tried(r.run_id) AS first_tried,
                (r.config ->> 'initial_cash')::float8 AS initial_cash,
+               coalesce(r.config ->> 'engine', 'account') AS engine,
                coalesce(r.artifact_uri = ANY (v.uris), FALSE) AS of_refresh
         FROM visible_runs r JOIN backtest_metrics m USING (run_id)
         LEFT JOIN dim_assets a ON a.id = r.id
@@ -135,7 +137,7 @@ def newest_board(connection: Connection) -> dict[str, Any] | None:
 
 
 def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
-    """The runs of a board, best first, with their metrics where still stored.
+    """The runs of a board, best first, with their metrics and engine where still stored.
 
     `identity` lists today's remarks on the identity of the asset, see `market.asset_identity`;
     `within_training` says whether the model of its plans may have read its bars in training.
@@ -144,10 +146,11 @@ def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
         text("""
             SELECT l.*, m.sharpe, m.total_return, m.benchmark_return, m.max_drawdown,
                    m.trade_count, coalesce(remarks.traits, '{}') AS identity,
-                   coalesce((r.results ->> 'within_training')::boolean, FALSE) AS within_training
+                   coalesce((r.results ->> 'within_training')::boolean, FALSE) AS within_training,
+                   coalesce(r.config ->> 'engine', 'account') AS engine
             FROM leaderboard l LEFT JOIN backtest_metrics m USING (run_id)
             LEFT JOIN LATERAL (
-                SELECT results FROM visible_runs WHERE run_id = l.run_id
+                SELECT results, config FROM visible_runs WHERE run_id = l.run_id
             ) r ON TRUE
             LEFT JOIN (
                 SELECT a.symbol, array_agg(DISTINCT t.trait ORDER BY t.trait) AS traits
@@ -156,7 +159,7 @@ def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
                     UNION ALL SELECT id, 'synthetic' FROM dim_assets WHERE is_synthetic
                 ) t JOIN dim_assets a USING (id)
                 GROUP BY a.symbol
-            ) remarks USING (symbol)
+            ) remarks ON remarks.symbol = l.symbol
             WHERE l.board_id = :board_id
             ORDER BY l.rank NULLS LAST, l.tf, l.signal_name, l.symbol, l.run_id
         """),
