@@ -7,6 +7,7 @@ is null, with its reason in `undefined`; ratios are fractions (not percent), tim
 from __future__ import annotations
 
 from datetime import date, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -81,6 +82,29 @@ class RunResult(_Model):
     @property
     def run_ids(self) -> list[UUID]:
         return [self.run_id]
+
+    def report(self, path: str | Path, *, replace: bool = False) -> Path:
+        """Write the report of the run as one file that opens offline; see docs/report.md.
+
+        Args:
+            path: the file, or a folder to put `<run id>.html` in.
+            replace: whether a file that exists is written over.
+
+        Raises:
+            ReportNotWritten: where a file exists or cannot be written.
+
+        Examples:
+            >>> import tempfile
+            >>> from backtest_pipeline import execute
+            >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
+            >>> result.report(tempfile.mkdtemp()).suffix
+            '.html'
+        """
+        from backtest_pipeline.pipeline.runs.reports.report import write_report
+        from backtest_pipeline.pipeline.workspace import open_workspace
+
+        with open_workspace() as workspace:
+            return write_report(workspace, self.run_id, Path(path), replace=replace)[0]
 
 
 class FoldResult(_Model):

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from backtest_pipeline.market.errors import ReportNotWritten, UnknownName
 from backtest_pipeline.pipeline.runs.query import get_run
-from backtest_pipeline.pipeline.runs.reported_runs import reported_run
+from backtest_pipeline.pipeline.runs.reports.reported_runs import reported_run
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.run_report.run_document import (
     MOST_BYTES,
@@ -16,6 +16,13 @@ from backtest_pipeline.report.run_report.run_document import (
     run_document,
 )
 from backtest_pipeline.report.run_report.trades_section import trades_csv
+from backtest_pipeline.storage.settings import Settings, load_settings
+
+
+def report_url(run_id: UUID, settings: Settings | None = None) -> str:
+    """Address of a run's report; empty where BACKTEST_SERVICE_URL does not say where it is."""
+    service = (settings or load_settings()).service_url
+    return f"{service}/backtests/{run_id}/report" if service else ""
 
 
 def report_page(workspace: Workspace, run_id: UUID) -> Document:
