@@ -35,9 +35,11 @@ ENVELOPE.sort(key=lambda scenario: scenario["assumption"])  # the run as it is c
 def walk(n: int, seed: int = 3, step_us: int = DAY_US, **changed: Any) -> RunSeries:
     """Series of a random walk with a mark each step."""
     rng = np.random.default_rng(seed)
-    equity = 10_000 * np.exp(np.cumsum(rng.normal(0.0006, 0.02, n)))
+    share = step_us / DAY_US
+    steps = rng.normal(0.0006 * share, 0.02 * share**0.5, n)
+    equity = 10_000 * np.exp(np.cumsum(steps))
     equity[0] = 10_000.0
-    benchmark = 10_000 * np.exp(np.cumsum(rng.normal(0.0004, 0.03, n)))
+    benchmark = 10_000 * np.exp(np.cumsum(rng.normal(0.0004 * share, 0.03 * share**0.5, n)))
     usual = {
         "ts": _START + step_us * np.arange(1, n + 1) - 1000,
         "equity": equity,

@@ -18,6 +18,8 @@ from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRICS
         (9.994, "percent", "999.4%"),
         (10.0, "percent", "11\u00d7"),
         (102.77, "percent", "104\u00d7"),
+        (2.57e133, "percent", "2.57e+133\u00d7"),
+        (-3.2e15, "count", "\u22123.20e+15"),
         (-0.0004, "percent", "0.0%"),
         (-0.0, "ratio", "0.00"),
         (0.8319, "ratio", "0.83"),
