@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         robustness,
         run_backtest,
     )
+    from backtest_pipeline.pipeline.loaded_runs import LoadedRun, LoadedWalkForward
     from backtest_pipeline.pipeline.replay.explain import Explanation, explain_diff
     from backtest_pipeline.pipeline.replay.replay import Replay, replay
     from backtest_pipeline.pipeline.results import (
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
         export_bundle,
         get_run,
         list_runs,
+        load_run,
+        load_walk_forward,
     )
     from backtest_pipeline.pipeline.use_cases.sweep import Exploration, explore
     from backtest_pipeline.pipeline.use_cases.walk_forward import WalkForward, walk_forward
@@ -121,6 +124,10 @@ _HOMES = {
     "get_run": "pipeline.stored_runs",
     "list_plans": "pipeline.stored_plans",
     "list_runs": "pipeline.stored_runs",
+    "load_run": "pipeline.stored_runs",
+    "load_walk_forward": "pipeline.stored_runs",
+    "LoadedRun": "pipeline.loaded_runs",
+    "LoadedWalkForward": "pipeline.loaded_runs",
     "RunFilter": "storage.run_tables.run_search",
     "explain_diff": "pipeline.replay.explain",
     "explore": "pipeline.use_cases.sweep",
@@ -155,6 +162,8 @@ __all__ = [
     "Exploration",
     "FixedDates",
     "FixedFractional",
+    "LoadedRun",
+    "LoadedWalkForward",
     "PortfolioResult",
     "PortfolioSpec",
     "Replay",
@@ -193,7 +202,9 @@ __all__ = [
     "list_runs",
     "load_bars",
     "load_features",
+    "load_run",
     "load_signals",
+    "load_walk_forward",
     "probabilistic_sharpe_ratio",
     "probability_of_backtest_overfitting",
     "replan_book",

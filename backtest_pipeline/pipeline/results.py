@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from backtest_pipeline.research.ranking.trials import CountingRule
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from backtest_pipeline.pipeline.loaded_runs import LoadedRun
 
 Metrics = dict[str, float | None]
 Interval = tuple[float | None, float | None]
@@ -100,11 +105,22 @@ class RunResult(_Model):
             >>> result.report(tempfile.mkdtemp()).suffix
             '.html'
         """
-        from backtest_pipeline.pipeline.runs.reports.report import write_report
+        return self._loaded().report(path, replace=replace)
+
+    def plot(self) -> Figure:
+        """The run as a Plotly figure: of a walk-forward with its folds and chosen parameters."""
+        return self._loaded().plot()
+
+    def _repr_html_(self) -> str:
+        return self._loaded()._repr_html_()
+
+    def _loaded(self) -> LoadedRun:
+        from backtest_pipeline.pipeline.loaded_runs import loaded_run, loaded_walk_forward
         from backtest_pipeline.pipeline.workspace import open_workspace
 
+        load = loaded_walk_forward if self.kind == "walkforward" else loaded_run
         with open_workspace() as workspace:
-            return write_report(workspace, self.run_id, Path(path), replace=replace)[0]
+            return load(workspace, self.run_id)
 
 
 class FoldResult(_Model):

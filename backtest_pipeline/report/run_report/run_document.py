@@ -111,7 +111,7 @@ def _html(run: ReportedRun, rows: Sequence[Markup], others: str) -> str:
         style=markup(_style()),
         verdict=verdict_of(figures_of(run)),
         reasons=list(reasons_of(run)),
-        tiles=list(_tiles(run)),
+        tiles=list(report_tiles(run)),
         curves=[_card(card) for card in curve_cards(run)],
         sections=[
             (section.anchor, section.title, [_card(card) for card in section.cards])
@@ -140,7 +140,8 @@ def _card(card: Card) -> dict[str, Any]:
     }
 
 
-def _tiles(run: ReportedRun) -> Iterable[ReportTile]:
+def report_tiles(run: ReportedRun) -> Iterator[ReportTile]:
+    """The six key figures, each with its benchmark's, its interval or its count below it."""
     held = benchmark_metrics(run.series, run.risk_free) if run.series else {}
 
     def beside(name: str) -> str:
