@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         run_backtest,
     )
     from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
+    from backtest_pipeline.pipeline.loaded_runs import LoadedRun, LoadedWalkForward
     from backtest_pipeline.pipeline.ranked_results import (
         CrossSectionDetail,
         cross_section,
@@ -52,7 +53,9 @@ if TYPE_CHECKING:
         export_bundle,
         get_run,
         list_runs,
+        load_run,
         load_vectorbt,
+        load_walk_forward,
     )
     from backtest_pipeline.pipeline.use_cases.sweep import Exploration, explore
     from backtest_pipeline.pipeline.use_cases.walk_forward import WalkForward, walk_forward
@@ -137,6 +140,10 @@ _HOMES = {
     "list_plans": "pipeline.stored_plans",
     "list_runs": "pipeline.stored_runs",
     "load_vectorbt": "pipeline.stored_runs",
+    "load_run": "pipeline.stored_runs",
+    "load_walk_forward": "pipeline.stored_runs",
+    "LoadedRun": "pipeline.loaded_runs",
+    "LoadedWalkForward": "pipeline.loaded_runs",
     "RunFilter": "storage.run_tables.run_search",
     "explain_diff": "pipeline.replay.explain",
     "explore": "pipeline.use_cases.sweep",
@@ -175,6 +182,8 @@ __all__ = [
     "Exploration",
     "FixedDates",
     "FixedFractional",
+    "LoadedRun",
+    "LoadedWalkForward",
     "PortfolioResult",
     "PortfolioSpec",
     "Replay",
@@ -215,8 +224,10 @@ __all__ = [
     "list_runs",
     "load_bars",
     "load_features",
+    "load_run",
     "load_signals",
     "load_vectorbt",
+    "load_walk_forward",
     "probabilistic_sharpe_ratio",
     "probability_of_backtest_overfitting",
     "replan_book",

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from backtest_pipeline.cli.console import console, print_json, say
 from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Signal, SpecOptions, of_spec
-from backtest_pipeline.cli.run import say_sampling
+from backtest_pipeline.cli.run import say_report, say_sampling
 from backtest_pipeline.cli.store import open_store_for
 from backtest_pipeline.pipeline.specs import RobustnessSpec
 
@@ -45,10 +45,14 @@ def robustness(
         result = execute(workspace, settings, spec, bars=str(bars or ""), rebuild=full_rebuild)
         assert isinstance(result, RobustnessResult)  # noqa: S101  (robustness has no other)
         folder = f"{workspace.artifacts.where}/{result.robustness_uri}"
+        from backtest_pipeline.pipeline.runs.reports.report import report_url
+
+        address = report_url(result.run_id, settings)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
         _show(result, folder)
+        say_report(result, address)
 
 
 def _show(result: RobustnessResult, folder: str) -> None:

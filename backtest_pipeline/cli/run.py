@@ -42,10 +42,19 @@ def run(
         result = execute(workspace, settings, spec, bars=str(bars or ""), rebuild=full_rebuild)
         assert isinstance(result, RunResult)  # noqa: S101  (a run has no other)
         folder = f"{workspace.artifacts.where}/{result.artifact_uri}"
+        from backtest_pipeline.pipeline.runs.reports.report import report_url
+
+        address = report_url(result.run_id, settings)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
         _show(result, folder)
+        say_report(result, address)
+
+
+def say_report(run: RunResult, address: str) -> None:
+    """Say where the report of a run is, or what writes it."""
+    say(f"report: {address or f'backtest-pipeline runs report {str(run.run_id)[:8]} --open'}")
 
 
 def table_row(run: RunResult) -> dict[str, object]:

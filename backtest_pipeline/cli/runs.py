@@ -71,6 +71,7 @@ def list_(
         say("no run matches these filters")
         return
     console.print(rows_table("Runs, newest first", [_listed(row) for row in page.rows]))
+    say("the report of a run: backtest-pipeline runs report RUN --open")
     if page.next:
         say(f"more runs: repeat with --after {page.next}")
 
@@ -259,7 +260,7 @@ def report(
 ) -> None:
     """Write the report of a run as one file that opens offline."""
     from backtest_pipeline.pipeline.runs.query import find_runs
-    from backtest_pipeline.pipeline.runs.report import write_report
+    from backtest_pipeline.pipeline.runs.reports.report import write_report
 
     with open_store() as workspace:
         (run_id,) = find_runs(workspace, [run])

@@ -22,8 +22,8 @@ from backtest_pipeline.pipeline.results import (
     SweepResult,
     WalkForwardResult,
 )
-from backtest_pipeline.pipeline.runs.bands import run_bands
 from backtest_pipeline.pipeline.runs.query import run_summary
+from backtest_pipeline.pipeline.runs.reports.bands import run_bands
 from backtest_pipeline.pipeline.specs import RobustnessSpec, RunSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration
 from backtest_pipeline.pipeline.workspace import Workspace

@@ -7,13 +7,19 @@ is null, with its reason in `undefined`; ratios are fractions (not percent), tim
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from backtest_pipeline.research.ranking.trials import CountingRule
 from backtest_pipeline.trading.engine_names import EngineName
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from backtest_pipeline.pipeline.loaded_runs import LoadedRun
 
 Metrics = dict[str, float | None]
 Interval = tuple[float | None, float | None]
@@ -83,6 +89,40 @@ class RunResult(_Model):
     @property
     def run_ids(self) -> list[UUID]:
         return [self.run_id]
+
+    def report(self, path: str | Path, *, replace: bool = False) -> Path:
+        """Write the report of the run as one file that opens offline; see docs/report.md.
+
+        Args:
+            path: the file, or a folder to put `<run id>.html` in.
+            replace: whether a file that exists is written over.
+
+        Raises:
+            ReportNotWritten: where a file exists or cannot be written.
+
+        Examples:
+            >>> import tempfile
+            >>> from backtest_pipeline import execute
+            >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
+            >>> result.report(tempfile.mkdtemp()).suffix
+            '.html'
+        """
+        return self._loaded().report(path, replace=replace)
+
+    def plot(self) -> Figure:
+        """The run as a Plotly figure: of a walk-forward with its folds and chosen parameters."""
+        return self._loaded().plot()
+
+    def _repr_html_(self) -> str:
+        return self._loaded()._repr_html_()
+
+    def _loaded(self) -> LoadedRun:
+        from backtest_pipeline.pipeline.loaded_runs import loaded_run, loaded_walk_forward
+        from backtest_pipeline.pipeline.workspace import open_workspace
+
+        load = loaded_walk_forward if self.kind == "walkforward" else loaded_run
+        with open_workspace() as workspace:
+            return load(workspace, self.run_id)
 
     def to_vectorbt(self) -> Any:
         """The run as a `vectorbt.Portfolio`; see `load_vectorbt`, which raises the same.

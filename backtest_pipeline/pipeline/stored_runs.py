@@ -8,6 +8,12 @@ from uuid import UUID
 
 import pandas as pd
 
+from backtest_pipeline.pipeline.loaded_runs import (
+    LoadedRun,
+    LoadedWalkForward,
+    loaded_run,
+    loaded_walk_forward,
+)
 from backtest_pipeline.pipeline.replay import export
 from backtest_pipeline.pipeline.replay.vectorbt_portfolio import vectorbt_portfolio
 from backtest_pipeline.pipeline.runs import compare, query
@@ -52,6 +58,49 @@ def get_run(run: UUID | str) -> RunDetail:
     """
     with open_workspace() as workspace:
         return query.get_run(workspace, _id(workspace, run))
+
+
+def load_run(run: UUID | str) -> LoadedRun:
+    """A stored run with its curves, trades, figure and report; a notebook shows its tiles.
+
+    Args:
+        run: its id, or the beginning of it.
+
+    Raises:
+        RunNotFound: where it is not stored.
+
+    Examples:
+        >>> from backtest_pipeline import execute, load_run
+        >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
+        >>> loaded = load_run(result.run_id)
+        >>> len(loaded.trades) == result.metrics["trade_count"]
+        True
+        >>> len(loaded.plot().data) >= 4
+        True
+    """
+    with open_workspace() as workspace:
+        return loaded_run(workspace, _id(workspace, run))
+
+
+def load_walk_forward(run: UUID | str) -> LoadedWalkForward:
+    """A stored walk-forward: as `load_run`, with its folds.
+
+    Args:
+        run: id of its stitched run, or the beginning of it.
+
+    Raises:
+        RunNotFound: where it is not stored.
+        InvalidInput: for a run that is no walk-forward.
+
+    Examples:
+        >>> from backtest_pipeline import execute, load_walk_forward
+        >>> spec = {"kind": "walkforward", "symbol": "S-ALPHA", "strategy": "ema_crossover"}
+        >>> result = execute(spec | {"params": {"fast": [5, 10], "slow": [30]}, "test_days": 365})
+        >>> len(load_walk_forward(result.run_id).folds) == result.n_folds
+        True
+    """
+    with open_workspace() as workspace:
+        return loaded_walk_forward(workspace, _id(workspace, run))
 
 
 def compare_runs(*runs: UUID | str) -> RunComparison:

@@ -17,6 +17,7 @@ DASH = "\N{EN DASH}"
 _MINUS, _TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 _UNITS = {metric.name: metric.unit for metric in (*METRICS, *FAMILY_METRICS)}
 _WHOLE = ("trades", "days", "quote currency")
+_LONGEST = 1e12  # larger ones have an exponent, or no page would be wide enough
 _MULTIPLES_FROM = 10.0  # +1,000 %: a reader takes in 104x sooner than 10,300 %
 
 
@@ -60,7 +61,7 @@ def written(value: float | None, kind: Kind, *, signed: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return DASH
     if kind == "percent" and value >= _MULTIPLES_FROM:
-        return f"{1 + value:,.0f}{_TIMES}"
+        return f"{_digits(1 + value, 'count')}{_TIMES}"
     text = _digits(abs(value), kind)
     if not any(digit in text for digit in "123456789"):
         return text
@@ -68,6 +69,8 @@ def written(value: float | None, kind: Kind, *, signed: bool = False) -> str:
 
 
 def _digits(size: float, kind: Kind) -> str:
+    if size >= _LONGEST:
+        return f"{size:.2e}"
     if kind == "percent":
         return f"{size:,.1%}"
     if kind == "count":

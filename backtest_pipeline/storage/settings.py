@@ -93,6 +93,8 @@ class Settings(BaseSettings):
             (docs/columns.md); empty for `<home>/columns`.
         strategies_trust: whether to load strategies that another user owns or may write, such as
             those of a mount into a container.
+        service_url: public address of the HTTP service, such as `https://desk.example.com`, which
+            `run` and Dagster link reports to; empty for no links.
         log_format: `json` or `text` for log lines on stderr (docs/observability.md); empty for
             `json` from the service and `text` from commands.
     """
@@ -126,6 +128,7 @@ class Settings(BaseSettings):
     strategies: Path | None = None
     strategies_trust: bool = False
     columns: Path | None = None
+    service_url: str = ""
     log_format: Literal["", "json", "text"] = ""
 
     @field_validator("symbol_keys")
@@ -202,6 +205,14 @@ class Settings(BaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"must be an address like https://api.binance.com, not {url!r}")
         return url
+
+    @field_validator("service_url")
+    @classmethod
+    def _service_is_somewhere(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query):
+            raise ValueError(f"must be an address like https://desk.example.com, not {url!r}")
+        return url.rstrip("/")
 
     @field_validator("artifacts_url")
     @classmethod

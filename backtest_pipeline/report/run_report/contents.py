@@ -10,6 +10,8 @@ import numpy as np
 
 from backtest_pipeline.report.number_formats import DASH, Kind, kind_of, written
 
+NOT_ASSESSED = "Not assessed yet; the command stands with the verdict."
+
 
 @dataclass(frozen=True)
 class RunSeries:
@@ -97,7 +99,7 @@ class ReportedRun:
         intervals: stored 90 % intervals by metric; None where not assessed.
         fan: percentiles of resampled equity; None where not assessed.
         doubts: robustness; None where not assessed.
-        assess: the command that assesses the run.
+        assess: the command that assesses the run; empty for a run that no command assesses.
         settings, provenance: facts by name, nested.
     """
 
@@ -133,6 +135,11 @@ class ReportedRun:
     def doubt(self, name: str) -> float | None:
         """A number of the robustness tests; None where undefined or not assessed."""
         return None if self.doubts is None else self.doubts.numbers.get(name)
+
+    @property
+    def is_assessed(self) -> bool:
+        """Whether its band and its robustness are stored."""
+        return self.intervals is not None and self.doubts is not None
 
     @property
     def envelope(self) -> Sequence[Mapping[str, Any]]:
@@ -184,14 +191,17 @@ class Chip(NamedTuple):
 
 
 class Card(NamedTuple):
-    """A card of the page: heading, a line below it, then pictures (SVG), table and text."""
+    """A card of the page: heading, a line below it, then pictures (SVG), table and text.
+
+    It takes so many of the twelve columns of a wide page.
+    """
 
     title: str
     about: str = ""
     pictures: Sequence[str] = ()
     table: ReportTable | None = None
     remarks: Sequence[str] = ()
-    wide: bool = False
+    columns: int = 6
     anchor: str = ""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.report.number_formats import day, minute, written
 from backtest_pipeline.report.run_report.contents import (
+    NOT_ASSESSED,
     Card,
     Closes,
     Fan,
@@ -20,7 +21,7 @@ from backtest_pipeline.report.run_report.contents import (
     figure,
 )
 from backtest_pipeline.report.run_report.drawing import (
-    Key,
+    LegendKey,
     area,
     chart,
     hover,
@@ -42,17 +43,17 @@ def curve_cards(run: ReportedRun) -> Iterator[Card]:
         return
     x = TimeScale(int(series.ts[0]), int(series.ts[-1]))
     yield Card(
-        "Equity", _under_equity(run), [_both_scales(run, series, x)], wide=True, anchor="equity"
+        "Equity", _under_equity(run), [_both_scales(run, series, x)], columns=12, anchor="equity"
     )
-    yield Card("Drawdown", "", [_underwater(series, x)], wide=True)
+    yield Card("Drawdown", "", [_underwater(series, x)], columns=12)
     if run.closes is not None:
-        yield Card("Price and trades", _under_price(run), [_price(run, run.closes, x)], wide=True)
-    yield Card("Exposure", "", [_exposure(series, x)], _by_quarter(run, series), wide=True)
+        yield Card("Price and trades", _under_price(run), [_price(run, run.closes, x)], columns=12)
+    yield Card("Exposure", "", [_exposure(series, x)], _by_quarter(run, series), columns=12)
 
 
 def _under_equity(run: ReportedRun) -> str:
     if run.fan is None:
-        return f"Bands of resampled days: not assessed; {run.assess} does it."
+        return NOT_ASSESSED
     return "Shaded: 5th to 95th and 25th to 75th percentile of the run's own days, resampled."
 
 
@@ -72,14 +73,14 @@ def _both_scales(run: ReportedRun, series: RunSeries, x: TimeScale) -> str:
 
 
 def _equity(run: ReportedRun, series: RunSeries, x: TimeScale, y: ValueScale, scale: str) -> str:
-    paths, keys = [], [Key("kr", "run")]
+    paths, keys = [], [LegendKey("kr", "run")]
     if run.fan is not None:
         paths += _bands(run.fan, x, y)
-        keys += [Key("k1", "5th to 95th percentile"), Key("k2", "25th to 75th")]
+        keys += [LegendKey("k1", "5th to 95th percentile"), LegendKey("k2", "25th to 75th")]
     label = f"Equity, {scale}. The run ends at {written(float(series.equity[-1]), 'count')}"
     if series.has_benchmark:
         paths.append(line(series.ts, series.benchmark, x, y, "lb"))
-        keys.insert(1, Key("kb", run.benchmark_name))
+        keys.insert(1, LegendKey("kb", run.benchmark_name))
         label += f", {run.benchmark_name} at {written(float(series.benchmark[-1]), 'count')}"
     paths.append(line(series.ts, series.equity, x, y, "lr"))
     body = [stretched(paths, _EQUITY), *_months(run, series, x, _EQUITY)]
@@ -127,7 +128,8 @@ def _underwater(series: RunSeries, x: TimeScale) -> str:
         label = f"Drawdown below the highest equity so far, at the deepest {depth}."
         pixels = float(y.y(low))
         body.append(mark("dot", where, pixels, "dot", depth))
-        body.append(note(where, min(pixels + 18, _DRAWDOWN - 4), depth))
+        aside = 1.2 if where < 70 else -1.2
+        body.append(note(where + aside, pixels + 4, depth))
     return chart(body, label, _DRAWDOWN, y, x, percent=True)
 
 
@@ -150,14 +152,14 @@ def _price(run: ReportedRun, closes: Closes, x: TimeScale) -> str:
     body = [stretched([line(closes.ts, closes.close, x, y, "lp")], _PRICE)]
     body += [_trade(trade, x, y) for trade in trades]
     body += [_blocked(event, x) for event in run.blocked]
-    keys = [Key("kb", "close")]
+    keys = [LegendKey("kb", "close")]
     if trades:
-        keys += [Key("kw", "gain"), Key("kl", "loss")]
-        keys += [Key("kt", "\N{BLACK UP-POINTING TRIANGLE} long"),
-                 Key("kt", "\N{BLACK DOWN-POINTING TRIANGLE} short"),
-                 Key("kt", "\N{BLACK CIRCLE} exit")]  # fmt: skip
+        keys += [LegendKey("kw", "gain"), LegendKey("kl", "loss")]
+        keys += [LegendKey("kt", "\N{BLACK UP-POINTING TRIANGLE} long"),
+                 LegendKey("kt", "\N{BLACK DOWN-POINTING TRIANGLE} short"),
+                 LegendKey("kt", "\N{BLACK CIRCLE} exit")]  # fmt: skip
     if run.blocked:
-        keys.append(Key("kx", "blocked entry"))
+        keys.append(LegendKey("kx", "blocked entry"))
     label = f"Closes of {run.symbol} with {len(trades):,} trades"
     if run.blocked:
         label += f" and {run.n_blocked:,} blocked entries"
@@ -216,7 +218,10 @@ def _exposure(series: RunSeries, x: TimeScale) -> str:
     ]
     least, most = (written(float(f(series.exposure)), "percent") for f in (np.min, np.max))
     label = f"Value of the position over equity, from {least} to {most}."
-    keys = [Key("kr", "long"), *([Key("kl", "short")] if (series.exposure < 0).any() else [])]
+    keys = [
+        LegendKey("kr", "long"),
+        *([LegendKey("kl", "short")] if (series.exposure < 0).any() else []),
+    ]
     return chart([stretched(paths, _EXPOSURE)], label, _EXPOSURE, y, x, percent=True, keys=keys)
 
 

@@ -23,7 +23,7 @@ _MOST_POINTS = 1000  # a screen has about two for each; more would only cost byt
 _BELOW = 22
 
 
-class Key(NamedTuple):
+class LegendKey(NamedTuple):
     """An entry of a chart's legend: a class that has its colour, and its name."""
 
     css: str
@@ -38,7 +38,7 @@ def chart(
     x: TimeScale | None = None,
     *,
     percent: bool = False,
-    keys: Sequence[Key] = (),
+    keys: Sequence[LegendKey] = (),
 ) -> str:
     """A chart with its axes and legend.
 
@@ -59,7 +59,7 @@ def chart(
     )
 
 
-def legend(keys: Sequence[Key]) -> str:
+def legend(keys: Sequence[LegendKey]) -> str:
     """A chart's legend as HTML."""
     if not keys:
         return ""
@@ -68,7 +68,7 @@ def legend(keys: Sequence[Key]) -> str:
 
 
 def _value_axis(y: ValueScale, percent: bool) -> Iterable[str]:
-    for tick in y.ticks(max(2, int(y.height // 45))):
+    for tick in y.ticks(max(3, int(y.height // 34))):
         at = float(y.y(tick))
         css = "z" if tick == 0 else "g"
         text = f"{short(round(100 * tick, 9))}%" if percent else short(tick)

@@ -50,12 +50,6 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "sortino": "Sortino ratio",
         "calmar": "Calmar ratio",
         "omega": "Omega",
-        "psr": "Probabilistic Sharpe",
-        "min_track_record_length": "Shortest track record, days",
-        "dsr": "Deflated Sharpe",
-        "dsr_effective": "Deflated, effective trials",
-        "n_trials": "Trials counted",
-        "n_trials_effective": "Effective trials",
     },
     "Trading": {
         "trade_count": "Trades, open ones too",
@@ -73,15 +67,26 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "slippage_cost": "Slippage",
         "funding_paid": "Funding",
     },
+    "Significance": {
+        "psr": "Probabilistic Sharpe",
+        "min_track_record_length": "Shortest track record, days",
+        "dsr": "Deflated Sharpe",
+        "dsr_effective": "Deflated, effective trials",
+        "n_trials": "Trials counted",
+        "n_trials_effective": "Effective trials",
+    },
 }
 _DEFINITIONS = {m.name: m.formula for m in (*METRICS, *FAMILY_METRICS)}
 _UNDEFINED = {m.name: m.undefined for m in (*METRICS, *FAMILY_METRICS)}
 
 
 def metrics_section(run: ReportedRun) -> Section:
-    """Five groups; of a metric that is undefined the reason folds out."""
+    """Six groups; of a metric that is undefined the reason folds out."""
     held = benchmark_metrics(run.series, run.risk_free) if run.series else {}
-    cards = [Card(title, table=_group(run, title, names, held)) for title, names in GROUPS.items()]
+    cards = [
+        Card(title, table=_group(run, title, names, held), columns=4)
+        for title, names in GROUPS.items()
+    ]
     return Section("metrics", "Metrics", cards)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import accumulate, takewhile
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -74,17 +73,21 @@ def run_document(
         most_bytes: length of the document, which the same table is cut to; None for no limit.
         others: where all trades are, as a relative address, said where the table is cut.
     """
-    rows = [row_markup(trade_row(trade)) for trade in run.trades[:most_trades]]
-    if most_bytes is not None:
-        room = most_bytes - len(_html(run, [], others).encode())
-        rows = rows[: _fitting(rows, room)]
-    return Document(_html(run, rows, others), style_policy(), len(rows))
+    rows = (row_markup(trade_row(trade)) for trade in run.trades[:most_trades])
+    if most_bytes is None:
+        shown = list(rows)
+    else:
+        shown = list(_fitting(rows, most_bytes - len(_html(run, [], others).encode())))
+    return Document(_html(run, shown, others), style_policy(), len(shown))
 
 
-def _fitting(rows: Sequence[Markup], room: int) -> int:
-    """How many rows fit into so many bytes."""
-    sizes = accumulate(len(row.encode()) for row in rows)
-    return sum(1 for _ in takewhile(lambda size: size <= room, sizes))
+def _fitting(rows: Iterable[Markup], room: int) -> Iterator[Markup]:
+    """The first rows, as many as fit into so many bytes."""
+    for row in rows:
+        room -= len(row.encode())
+        if room < 0:
+            return
+        yield row
 
 
 def style_policy() -> str:
@@ -108,7 +111,7 @@ def _html(run: ReportedRun, rows: Sequence[Markup], others: str) -> str:
         style=markup(_style()),
         verdict=verdict_of(figures_of(run)),
         reasons=list(reasons_of(run)),
-        tiles=list(_tiles(run)),
+        tiles=list(report_tiles(run)),
         curves=[_card(card) for card in curve_cards(run)],
         sections=[
             (section.anchor, section.title, [_card(card) for card in section.cards])
@@ -137,7 +140,8 @@ def _card(card: Card) -> dict[str, Any]:
     }
 
 
-def _tiles(run: ReportedRun) -> Iterable[ReportTile]:
+def report_tiles(run: ReportedRun) -> Iterator[ReportTile]:
+    """The six key figures, each with its benchmark's, its interval or its count below it."""
     held = benchmark_metrics(run.series, run.risk_free) if run.series else {}
 
     def beside(name: str) -> str:

@@ -110,7 +110,8 @@ class TimeScale:
             stamps = np.arange(start.astype(f"M8[{unit}]"), end.astype(f"M8[{unit}]") + 1)
             step = next(n for n in (1, 2, 3, 6, 10, 12, 20, 50, 1000) if len(stamps) / n <= 9)
             every = stamps[_phase(stamps, unit, step) % step == 0]
-            inside = every[every.astype("M8[us]") >= start]
+            about = np.timedelta64((self.last - self.first) // 100, "us")
+            inside = every[every.astype("M8[us]") >= start - about]
             return [(int(t.astype("M8[us]").astype(int)), _name(t, unit)) for t in inside]
         return []
 

@@ -23,7 +23,7 @@ from backtest_pipeline.report.run_report.contents import (
 )
 from backtest_pipeline.report.run_report.drawdown_spells import deepest_spells
 from backtest_pipeline.report.run_report.drawing import (
-    Key,
+    LegendKey,
     bar,
     below_bar,
     chart,
@@ -51,7 +51,7 @@ def _cards(run: ReportedRun) -> Iterator[Card]:
     assert series is not None  # noqa: S101  (the caller has looked)
     own = daily_equity(series.ts, series.equity)
     held = daily_equity(series.ts, series.benchmark) if series.has_benchmark else None
-    yield Card("Months", "Percent.", table=_months(own, held), wide=True)
+    yield Card("Months", "Percent.", table=_months(own, held), columns=12)
     yield Card("Years", "", [_years(run, own, held)])
     yield Card("Daily returns", *_distribution(own))
     yield from _rolling(run, own, held)
@@ -112,7 +112,7 @@ def _years(run: ReportedRun, own: DailyEquity, held: DailyEquity | None) -> str:
             body.append(bar(left + width * 0.52, width * 0.34, of_held[year], y, "fb", about))
         hidden = bool(position % 2) and len(years) > 5
         body.append(below_bar(left + width / 2, _HEIGHT, year, hidden_on_phones=hidden))
-    keys = [Key("kr", "run"), *([Key("kb", run.benchmark_name)] if of_held else [])]
+    keys = [LegendKey("kr", "run"), *([LegendKey("kb", run.benchmark_name)] if of_held else [])]
     gains = sum(value > 0 for value in years.values())
     label = f"Returns by year: {gains} of {len(years)} with a gain."
     return chart(body, label, _HEIGHT + 18, y, percent=True, keys=keys)
@@ -152,7 +152,11 @@ def _distribution(own: DailyEquity) -> tuple[str, list[str]]:
     if shown < flat:
         about += f" {flat:,} days near zero are cut."
     label = f"Histogram of {len(returns):,} daily returns beside a normal distribution."
-    keys = [Key("kw", "gain"), Key("kl", "loss"), Key("kn", "normal of the same mean and spread")]
+    keys = [
+        LegendKey("kw", "gain"),
+        LegendKey("kl", "loss"),
+        LegendKey("kn", "normal of the same mean and spread"),
+    ]
     return about, [chart(body, label, _HEIGHT + 18, y, keys=keys)]
 
 
@@ -191,10 +195,10 @@ def _rolling_chart(
     values = own if held is None else np.concatenate((own, held))
     y = ValueScale.over(values, _HEIGHT, zero=True)
     x = TimeScale(int(ts[0]), int(ts[-1]))
-    paths, keys = [], [Key("kr", "run")]
+    paths, keys = [], [LegendKey("kr", "run")]
     if held is not None:
         paths.append(line(ts, held, x, y, "lb"))
-        keys.append(Key("kb", run.benchmark_name))
+        keys.append(LegendKey("kb", run.benchmark_name))
     paths.append(line(ts, own, x, y, "lr"))
     known = own[np.isfinite(own)]
     kind = "percent" if percent else "ratio"

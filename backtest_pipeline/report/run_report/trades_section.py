@@ -22,7 +22,7 @@ from backtest_pipeline.report.run_report.contents import (
     figure,
 )
 from backtest_pipeline.report.run_report.curves import words_of
-from backtest_pipeline.report.run_report.drawing import Key, bar, chart, mark
+from backtest_pipeline.report.run_report.drawing import LegendKey, bar, chart, mark
 from backtest_pipeline.report.run_report.scales import ValueScale
 from backtest_pipeline.report.run_report.time_section import growth_of
 from backtest_pipeline.research.robustness.bootstrap import daily_equity
@@ -40,7 +40,7 @@ COLUMNS = (
 def trades_section(run: ReportedRun) -> Section:
     """The cards of a run's trades but the table of all, which the document cuts to its size."""
     if not run.trades:
-        return Section("trades", "Trades", [Card("Trades", "No trade was made.", wide=True)])
+        return Section("trades", "Trades", [Card("Trades", "No trade was made.", columns=12)])
     return Section("trades", "Trades", list(_cards(run)))
 
 
@@ -78,7 +78,7 @@ def _in_order(trades: Sequence[Trade]) -> str:
         f"Returns of {len(shown):,} trades, from {written(worst, 'percent', signed=True)} to "
         f"{written(best, 'percent', signed=True)}."
     )
-    keys = [Key("kw", "gain"), Key("kl", "loss")]
+    keys = [LegendKey("kw", "gain"), LegendKey("kl", "loss")]
     return chart(body, label, _HEIGHT, y, percent=True, keys=keys)
 
 
@@ -97,8 +97,8 @@ def _pain_and_profit(trades: Sequence[Trade]) -> str:
         )
     label = f"Worst excursion against return of {len(shown):,} trades."
     keys = [
-        Key("kt", "\N{BLACK UP-POINTING TRIANGLE} long"),
-        Key("kt", "\N{BLACK DOWN-POINTING TRIANGLE} short"),
+        LegendKey("kt", "\N{BLACK UP-POINTING TRIANGLE} long"),
+        LegendKey("kt", "\N{BLACK DOWN-POINTING TRIANGLE} short"),
     ]
     return chart(body, label, _HEIGHT + 18, y, percent=True, keys=keys)
 

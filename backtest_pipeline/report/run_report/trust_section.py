@@ -9,6 +9,7 @@ import numpy as np
 
 from backtest_pipeline.report.number_formats import DASH, kind_of, short, written
 from backtest_pipeline.report.run_report.contents import (
+    NOT_ASSESSED,
     Card,
     Cell,
     ReportedRun,
@@ -45,16 +46,16 @@ def trust_section(run: ReportedRun) -> Section:
 
 def _cards(run: ReportedRun) -> Iterator[Card]:
     if run.intervals is None:
-        yield Card("Resampled", f"Not assessed; {run.assess} does it.")
+        yield Card("Resampled", NOT_ASSESSED)
     else:
         yield Card(
             "Resampled",
-            "Dot: this run. Bar: 90 % interval of its own days, resampled in blocks.",
+            "Dot: this run. Bar: 90 % interval of its own days, resampled in blocks. Line: zero.",
             [_interval_rows(run)],
         )
     if run.doubts is None:
-        yield Card("Against random entries", f"Not assessed; {run.assess} does it.")
-        yield Card("Under other costs", f"Not assessed; {run.assess} does it.")
+        yield Card("Against random entries", NOT_ASSESSED)
+        yield Card("Under other costs", NOT_ASSESSED)
     else:
         yield _against_random(run)
         yield Card(
@@ -128,7 +129,7 @@ def _histogram(returns: np.ndarray, own: float) -> str:
     high = high if high > low else low + 1.0
     counts, edges = np.histogram(logs, _BINS, (low, high))
     start = 12.0 if ruined.any() else 0.0  # percent of the width that the ruined take
-    y = ValueScale.over(np.append(counts, ruined.sum()), _HISTOGRAM, zero=True)
+    y = ValueScale.over(1.15 * np.append(counts, ruined.sum()), _HISTOGRAM, zero=True)
 
     def across(log: float) -> float:
         return start + (log - low) / (high - low) * (100 - start)
@@ -203,6 +204,8 @@ def _checks(run: ReportedRun) -> ReportTable:
         value = figures[rule.figure]
         chip = chip_of(rule, value)
         made = figure(rule.figure, value, kind_of_figure(rule.figure))
+        if rule.figure == "fragile" and value is not None:
+            made = made._replace(text="yes" if value else "no")
         words = Words(chip.text if made.text != DASH else "not known", f"chip {chip.css}")
         rows.append(TableRow(NAMES[rule.figure], [made, words]))
     return ReportTable("Checks", ["check", "figure", ""], rows, "ck")

@@ -17,7 +17,7 @@ LEVEL = 0.95
 """Probability from which a figure counts as shown; p-values count from 1 - LEVEL down."""
 
 
-class Rule(NamedTuple):
+class Threshold(NamedTuple):
     """A threshold: which figure, which bound, and the words where the figure meets it.
 
     Attributes:
@@ -45,54 +45,56 @@ class Rule(NamedTuple):
         }[self.sign]
 
 
-VERDICT: tuple[Rule, ...] = (
-    Rule("trade_count", "below", 1, "No trade was made."),
-    Rule("liquidated", "at least", 1, "The account was lost."),
-    Rule("total_return", "at most", 0, "It loses money."),
-    Rule("closed_trades", "below", 20, "Too few closed trades to judge."),
-    Rule("dsr", "undefined", 0, "Too short a history to judge."),
-    Rule("dsr", "below", LEVEL, "Not clearly better than luck."),
-    Rule("sharpe_low", "at most", 0, "Better than luck alone, but its interval holds zero."),
-    Rule("p_random_entries", "above", 1 - LEVEL, "Not clearly better than random entries."),
-    Rule("excess_return", "at most", 0, "Better than luck, and worse than its benchmark."),
-    Rule("information_ratio", "at most", 0, "Better than luck, not clearly than its benchmark."),
-    Rule("fragile", "at least", 1, "Better than luck and its benchmark, and fragile."),
-    Rule("fragile", "undefined", 0, "Better than luck and its benchmark; not yet assessed."),
-    Rule("fragile", "below", 1, "Better than luck and its benchmark, and robust."),
-)  # fmt: skip
+VERDICT: tuple[Threshold, ...] = (
+    Threshold("trade_count", "below", 1, "No trade was made."),
+    Threshold("liquidated", "at least", 1, "The account was lost."),
+    Threshold("total_return", "at most", 0, "It loses money."),
+    Threshold("closed_trades", "below", 20, "Too few closed trades to judge."),
+    Threshold("dsr", "undefined", 0, "Too short a history to judge."),
+    Threshold("dsr", "below", LEVEL, "Not clearly better than luck."),
+    Threshold("sharpe_low", "at most", 0, "Better than luck alone, but its interval holds zero."),
+    Threshold("p_random_entries", "above", 1 - LEVEL, "Not clearly better than random entries."),
+    Threshold("excess_return", "at most", 0, "Better than luck, and worse than its benchmark."),
+    Threshold(
+        "information_ratio", "at most", 0, "Better than luck, but no steady gain on its benchmark."
+    ),
+    Threshold("fragile", "at least", 1, "Better than luck and its benchmark, and fragile."),
+    Threshold("fragile", "undefined", 0, "Better than luck and its benchmark; not yet assessed."),
+    Threshold("fragile", "below", 1, "Better than luck and its benchmark, and robust."),
+)
 """The verdict: the words of the first rule that the run meets, from top to bottom."""
 
-CHECKS: tuple[Rule, ...] = (
-    Rule("psr", "at least", LEVEL, "passes 95 %", "below 95 %"),
-    Rule("dsr", "at least", LEVEL, "passes 95 %", "below 95 %"),
-    Rule("sharpe_low", "above", 0, "above zero", "holds zero"),
-    Rule("track_record", "at least", 1, "long enough", "too short"),
-    Rule("p_random_entries", "at most", 1 - LEVEL, "beats random", "not shown"),
-    Rule("random_entry_ruined", "at most", 0.1, "comparable", "many ruined"),
-    Rule("p_drawdown", "at most", LEVEL, "typical", "lucky"),
-    Rule("random_fill_low", "above", 0, "still gains", "may lose"),
-    Rule("break_even_over_costs", "at least", 2, "above 2x", "below 2x"),
-    Rule("fragile", "below", 1, "robust", "fragile"),
+CHECKS: tuple[Threshold, ...] = (
+    Threshold("psr", "at least", LEVEL, "passes 95 %", "below 95 %"),
+    Threshold("dsr", "at least", LEVEL, "passes 95 %", "below 95 %"),
+    Threshold("sharpe_low", "above", 0, "above zero", "holds zero"),
+    Threshold("track_record", "at least", 1, "long enough", "too short"),
+    Threshold("p_random_entries", "at most", 1 - LEVEL, "beats random", "not shown"),
+    Threshold("random_entry_ruined", "at most", 0.1, "comparable", "many ruined"),
+    Threshold("p_drawdown", "at most", LEVEL, "typical", "lucky"),
+    Threshold("random_fill_low", "above", 0, "still gains", "may lose"),
+    Threshold("break_even_over_costs", "at least", 2, "above 2x", "below 2x"),
+    Threshold("fragile", "below", 1, "robust", "fragile"),
 )
 """The chips: each its own figure, `words` where it is met and `else_words` elsewhere."""
 
 NAMES: Mapping[str, str] = {
     "trade_count": "trades",
     "closed_trades": "closed trades",
-    "liquidated": "liquidated (1 or 0)",
+    "liquidated": "liquidated",
     "total_return": "total return",
     "psr": "probabilistic Sharpe, alone",
     "dsr": "deflated Sharpe, all trials counted",
     "sharpe_low": "Sharpe ratio, lower end of the 90 % interval",
-    "track_record": "days over the shortest track record that shows a Sharpe above 0",
+    "track_record": "days, over the shortest track record that would do",
     "p_random_entries": "p-value against random entries",
-    "random_entry_ruined": "share of random entries that lost everything",
-    "p_drawdown": "share of resampled histories with a deeper drawdown",
+    "random_entry_ruined": "random entries that lost everything",
+    "p_drawdown": "resampled histories with a deeper drawdown",
     "random_fill_low": "return at random fills within the bar, lower end",
     "break_even_over_costs": "cost at which nothing is left, over the cost assumed",
     "excess_return": "total return less the benchmark's",
     "information_ratio": "information ratio",
-    "fragile": "another assumption turns or halves the gain (1 or 0)",
+    "fragile": "another assumption turns or halves the gain",
 }
 
 _KINDS: Mapping[str, Kind] = {
@@ -144,7 +146,7 @@ def verdict_of(figures: Mapping[str, float | None]) -> str:
     return next((rule.words for rule in VERDICT if rule.meets(figures[rule.figure])), "")
 
 
-def chip_of(rule: Rule, value: float | None) -> Chip:
+def chip_of(rule: Threshold, value: float | None) -> Chip:
     """The chip of a check."""
     if value is None:
         return Chip("not known", "mute")
@@ -166,15 +168,13 @@ def reasons_of(run: ReportedRun) -> Iterator[str]:
         yield f"{written(p, 'percent')} of random entries did as well{lost}."
     if run.intervals and None not in run.intervals["total_return"]:
         low, high = (written(v, "percent") for v in run.intervals["total_return"])
-        yield f"Resampled days give {low} to {high} (90 %)."
+        yield f"Resampled days give {low} to {high} (90\N{NO-BREAK SPACE}%)."
     ratio = metrics.get("information_ratio")
     if ratio is not None:
         yield f"Information ratio {written(ratio, 'ratio')} against {run.benchmark_name}."
     break_even = run.doubt("break_even_bps")
     if break_even is not None:
         yield f"Costs would have to reach {written(break_even, 'bps')} a side to take all of it."
-    if run.doubts is None:
-        yield f"Robustness is not assessed; {run.assess} does it."
 
 
 def trials_counted(trials: float) -> str:
@@ -197,7 +197,7 @@ def rules_table() -> str:
     )
 
 
-def _bound(rule: Rule) -> str:
+def _bound(rule: Threshold) -> str:
     if rule.sign == "undefined":
         return "undefined, or not assessed"
     return f"{rule.sign} {written(round(rule.bound, 9), kind_of_figure(rule.figure))}"

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from backtest_pipeline.research.ranking.trials import CountingRule
 from backtest_pipeline.storage.tables.jobs import Status
@@ -72,6 +72,11 @@ class RunRow(BaseModel):
     sharpe: float | None
     max_drawdown: float | None
     trade_count: int | None
+
+    @computed_field(description="Path of its report, a page.")
+    @property
+    def report(self) -> str:
+        return f"/backtests/{self.run_id}/report"
 
 
 class Runs(BaseModel):

@@ -14,7 +14,7 @@ from backtest_pipeline.market.field_problems import PLAIN
 from backtest_pipeline.pipeline.runs import query
 from backtest_pipeline.pipeline.runs.compare import RunComparison, compare_runs
 from backtest_pipeline.pipeline.runs.query import RunDetail
-from backtest_pipeline.pipeline.runs.report import report_page, run_artifact
+from backtest_pipeline.pipeline.runs.reports.report import report_page, run_artifact
 from backtest_pipeline.pipeline.runs.retention import delete_runs
 from backtest_pipeline.service.auth.authentication import Runner, Viewer
 from backtest_pipeline.service.problem_handlers import require_json

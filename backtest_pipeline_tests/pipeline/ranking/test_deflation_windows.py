@@ -12,7 +12,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.results import RunResult, SweepResult, WalkForwardResult
 from backtest_pipeline.pipeline.runs.query import get_run
-from backtest_pipeline.pipeline.runs.report import run_report
+from backtest_pipeline.pipeline.runs.reports.report import run_report
 from backtest_pipeline.pipeline.specs import RunSpec, SweepSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.settings import load_settings

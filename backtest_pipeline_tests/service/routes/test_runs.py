@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from backtest_pipeline_tests.service.conftest import QUESTION, Store, bearing
 from backtest_pipeline_tests.service.problems import told
 
-READING = ("/equity", "/metrics/timeseries", "/metrics/rolling?window=5", "/report")
+READING = ("/equity", "/metrics/timeseries", "/metrics/rolling?window=5")
 
 
 @pytest.fixture

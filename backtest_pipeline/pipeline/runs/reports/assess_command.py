@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 from backtest_pipeline.pipeline.spec_options import options_of
 from backtest_pipeline.pipeline.specs import RobustnessSpec
 from backtest_pipeline.strategies.registry import strategies
+from backtest_pipeline.trading.costs import CostModel
 
 _BY_THEIR_OWN = ("symbol", "timeframe", "strategy", "params", "costs", "sizing", "stops", "funding")
 
@@ -29,8 +31,9 @@ def _words(config: Mapping[str, Any]) -> Iterator[str]:
     usual = known.parse({}).model_dump(mode="json") if known else {}
     for name, value in config["params"].items():
         if value is not None and value != usual.get(name):
-            yield from ("--param", f"{name}={value:g}")
+            yield from ("--param", f"{name}={value}")
     defaults = {option.name: option.default for option in options_of(RobustnessSpec)}
+    defaults |= {f.name: f.default for f in fields(CostModel)}
     plain = {name: value for name, value in config.items() if name not in _BY_THEIR_OWN}
     for name, value in {**plain, **config["costs"]}.items():
         if name in defaults and value is not None and value != defaults[name]:

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from backtest_pipeline.market.errors import ReportNotWritten, UnknownName
 from backtest_pipeline.pipeline.runs.query import get_run
-from backtest_pipeline.pipeline.runs.reported_runs import reported_run
+from backtest_pipeline.pipeline.runs.reports.reported_runs import reported_run
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.report.run_report.contents import ReportedRun
 from backtest_pipeline.report.run_report.run_document import (
     MOST_BYTES,
     PAGE_TRADES,
@@ -16,6 +17,13 @@ from backtest_pipeline.report.run_report.run_document import (
     run_document,
 )
 from backtest_pipeline.report.run_report.trades_section import trades_csv
+from backtest_pipeline.storage.settings import Settings, load_settings
+
+
+def report_url(run_id: UUID, settings: Settings | None = None) -> str:
+    """Address of a run's report; empty where BACKTEST_SERVICE_URL does not say where it is."""
+    service = (settings or load_settings()).service_url
+    return f"{service}/backtests/{run_id}/report" if service else ""
 
 
 def report_page(workspace: Workspace, run_id: UUID) -> Document:
@@ -48,9 +56,13 @@ def write_report(
         RunNotFound: where the run is not stored, or is being deleted.
         ReportNotWritten: where a file exists or cannot be written.
     """
-    target = path / f"{run_id}.html" if path.is_dir() else path
+    return write_reported(reported_run(workspace, run_id), path, replace=replace)
+
+
+def write_reported(run: ReportedRun, path: Path, *, replace: bool = False) -> list[Path]:
+    """Write the report of a run that is read already; otherwise as `write_report`."""
+    target = path / f"{run.run_id}.html" if path.is_dir() else path
     beside = target.with_suffix(".trades.csv")
-    run = reported_run(workspace, run_id)
     document = run_document(run, most_bytes=MOST_BYTES, others=beside.name)
     files = {target: document.html}
     if document.n_trades < len(run.trades):

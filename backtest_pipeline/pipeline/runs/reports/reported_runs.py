@@ -11,12 +11,16 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
-from backtest_pipeline.market.errors import ArtifactError, ProvenanceMissing
+from backtest_pipeline.market.errors import (
+    ArtifactCorrupt,
+    ProvenanceMissing,
+    ResultPathMissing,
+)
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US
-from backtest_pipeline.pipeline.runs.assess_command import assess_command
-from backtest_pipeline.pipeline.runs.bands import intervals_of
 from backtest_pipeline.pipeline.runs.query import RunDetail, run_summary, stored_series
+from backtest_pipeline.pipeline.runs.reports.assess_command import assess_command
+from backtest_pipeline.pipeline.runs.reports.bands import intervals_of
 from backtest_pipeline.pipeline.versions import ROBUSTNESS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.report.number_formats import day
@@ -34,13 +38,15 @@ from backtest_pipeline.storage.run_tables.robustness import stored_robustness
 from backtest_pipeline.storage.run_tables.run_bands import stored_bands
 from backtest_pipeline.storage.tables.datasets import input_key
 
+UNREADABLE = (ArtifactCorrupt, ResultPathMissing)
+"""Files that are damaged or gone; a folder or bucket out of reach fails the report."""
 _MOST_BLOCKED = 1000
 _BENCHMARKS = {"asset": "buy and hold", "cash": "cash", "universe": "all assets"}
 _SIDES = {"both": "long and short", "long": "long only", "short": "short only"}
 
 
 @dataclass
-class _Reading:
+class _ReportInputs:
     """A workspace and the run, and what of it could not be read."""
 
     workspace: Workspace
@@ -58,7 +64,7 @@ def reported_run(workspace: Workspace, run_id: UUID) -> ReportedRun:
         RunNotFound: where it is not stored, or is being deleted.
     """
     run = run_summary(workspace, run_id)
-    reading = _Reading(workspace, run)
+    reading = _ReportInputs(workspace, run)
     with workspace.database.begin() as connection:
         trades = stored_trades(connection, run_id)
         blocked = list_blocks(connection, run_id, _MOST_BLOCKED).rows
@@ -112,7 +118,7 @@ def _benchmark(name: str) -> str:
 
 def _assess(run: RunDetail) -> str:
     if run.split != "full":
-        return "no command (robustness is of runs with fixed parameters)"
+        return ""
     return assess_command(run.config)
 
 
@@ -135,12 +141,12 @@ def _warnings(run: RunDetail) -> Iterator[str]:
         yield "A newer run of this configuration is stored."
 
 
-def _series(reading: _Reading) -> RunSeries | None:
+def _series(reading: _ReportInputs) -> RunSeries | None:
     run = reading.run
     row = {"run_id": run.run_id, "symbol": run.symbol, "artifact_uri": run.artifact_uri}
     try:
         table = stored_series(reading.workspace, row)
-    except ArtifactError as error:
+    except UNREADABLE as error:
         reading.missing.append(f"Curves and figures by day are not shown: {error}.")
         return None
     names = ("equity", "drawdown", "exposure", "benchmark")
@@ -148,7 +154,7 @@ def _series(reading: _Reading) -> RunSeries | None:
     return RunSeries(ts, **{name: table[name].to_numpy() for name in names})
 
 
-def _closes(reading: _Reading) -> Closes | None:
+def _closes(reading: _ReportInputs) -> Closes | None:
     """Closes of the bars that were traded, from the snapshot that the run recorded."""
     run, artifacts = reading.run, reading.workspace.artifacts
     try:
@@ -159,7 +165,7 @@ def _closes(reading: _Reading) -> Closes | None:
             reading.missing.append("The price is not shown: the bars of this run are not stored.")
             return None
         parts = [artifacts.read_snapshot(u, ["ts", "close"], [run.symbol]) for u in snapshot.uris]
-    except (ArtifactError, ProvenanceMissing) as error:
+    except (*UNREADABLE, ProvenanceMissing) as error:
         reading.missing.append(f"The price is not shown: {error}.")
         return None
     table = pa.concat_tables(parts)
@@ -175,16 +181,17 @@ def _fan(row: Mapping[str, Any]) -> Fan:
     return Fan((days + 1) * DAY_US - CLOSE_STAMP_US, *curves)
 
 
-def _doubts(reading: _Reading, row: Mapping[str, Any]) -> Doubts:
+def _doubts(reading: _ReportInputs, row: Mapping[str, Any]) -> Doubts:
     if row["code_version"] != ROBUSTNESS_CODE:
         reading.missing.append(
-            f"Robustness was assessed by an older version; {_assess(reading.run)} does it again."
+            f"Robustness was assessed by an older version; this does it again: "
+            f"{_assess(reading.run)}"
         )
     uri, name = row["artifact_uri"], "samples.parquet"
     draws = np.empty(0)
     try:
         table = reading.workspace.artifacts.read_table(uri, name)
-    except ArtifactError as error:
+    except UNREADABLE as error:
         reading.missing.append(f"Random entries are not drawn: {error}.")
     else:
         if "random_entry_return" in table.column_names:

@@ -1,0 +1,1 @@
+"""Reports of stored runs: what they are drawn from, as pages and as files."""
