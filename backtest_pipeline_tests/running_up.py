@@ -22,7 +22,8 @@ from backtest_pipeline_tests.waiting import LIMIT_S, until
 CODE_SERVER, WEBSERVER, DAEMON, WATCHDOG = "api grpc", "webserver", "dagster-daemon", "watchdog"
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 _HEALTH = """{
-  workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } }
+  workspaceOrError { ... on Workspace {
+    locationEntries { updatedTimestamp locationOrLoadError { __typename } } } }
   instance { daemonHealth { allDaemonStatuses { required lastHeartbeatTime } } }
 }"""
 _LAUNCH = """mutation ($job: String!, $tags: [ExecutionTag!]!) {
@@ -70,8 +71,12 @@ class RunningUp:
         assert response.status_code == 200, response.text
         return response.json()["data"]
 
-    def is_well(self, since: float) -> bool:
-        """Whether the code location can be used, and the daemon has lived since an instant."""
+    def is_well(self, since: float, loaded_since: float = 0.0) -> bool:
+        """Whether the code location can be used, and the daemon has lived since an instant.
+
+        For some seconds the webserver takes a code server that is gone for one that is there: where
+        it was killed, the location must have been loaded since then.
+        """
         try:
             found = self.graphql(_HEALTH)
         except httpx2.TransportError:
@@ -83,7 +88,8 @@ class RunningUp:
             if daemon["required"]
         ]
         location = entry["locationOrLoadError"] or {}
-        return location.get("__typename") == "RepositoryLocation" and min(daemons) > since
+        is_loaded = location.get("__typename") == "RepositoryLocation"
+        return is_loaded and entry["updatedTimestamp"] > loaded_since and min(daemons) > since
 
     def child(self, kind: str) -> psutil.Process:
         """The one of its own processes that is of a kind."""

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from backtest_pipeline.service.pool_worker import Task, begin, execute_json, warm
+from backtest_pipeline.service.pool_worker import WorkerTask, begin, execute_json, warm
 from backtest_pipeline.service.problems import Failure, Problem
 from backtest_pipeline.service.turns import Turns
 from backtest_pipeline.storage.logs import request_id
@@ -41,7 +41,7 @@ class Work:
     spec: str
     user: str
     slow: bool = False
-    task: Task = Task.EXECUTE
+    task: WorkerTask = WorkerTask.EXECUTE
 
 
 class Pool:

@@ -70,7 +70,7 @@ def warm() -> None:
     gc.freeze()  # what is loaded by now stays for good: it need not be looked through each time
 
 
-class Task(StrEnum):
+class WorkerTask(StrEnum):
     """What a worker does with a spec."""
 
     EXECUTE = "execute"
@@ -88,10 +88,10 @@ def _check_job(store: _Store, spec: str, _user: str) -> bytes:
     return b""
 
 
-_DONE_BY = {Task.EXECUTE: _execute, Task.CHECK_JOB: _check_job}
+_DONE_BY = {WorkerTask.EXECUTE: _execute, WorkerTask.CHECK_JOB: _check_job}
 
 
-def execute_json(task: Task, spec: str, user: str, request_id: str) -> bytes | Failure:
+def execute_json(task: WorkerTask, spec: str, user: str, request_id: str) -> bytes | Failure:
     """Do a task with one spec.
 
     Args:

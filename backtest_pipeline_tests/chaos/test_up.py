@@ -99,16 +99,16 @@ def test_whatever_is_killed_all_is_well_again_and_runs_end(
                 if rng.random() < 0.7:
                     gate.hold_up()  # in the middle of its work; else it waits, or is about to start
                 killed_at, killed = time.time(), chosen(up)
-                is_new = up.child(DAEMON) in killed
+                # A daemon that lived on writes its next sign of life when that is due, not sooner.
+                since = killed_at if up.child(DAEMON) in killed else killed_at - HEARTBEAT_S
+                loaded_since = killed_at if up.child(CODE_SERVER) in killed else 0.0
                 for process in killed:
                     process.kill()
-            # A daemon that lived on writes its next sign of life when that is due, not sooner.
-            since = killed_at if is_new else killed_at - HEARTBEAT_S
             well_s, ended_s = (
                 seen_at - killed_at
                 for seen_at in first_seen(
                     up,
-                    lambda since=since: up.is_well(since),
+                    lambda since=since, loaded=loaded_since: up.is_well(since, loaded),
                     lambda run_id=run_id: up.status(run_id) in ENDED,
                 )
             )

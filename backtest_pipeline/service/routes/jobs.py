@@ -16,7 +16,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.service.auth.authentication import Runner, User, Viewer
 from backtest_pipeline.service.job_events import JobEvents, mark
 from backtest_pipeline.service.pool import Pool, Work
-from backtest_pipeline.service.pool_worker import Task
+from backtest_pipeline.service.pool_worker import WorkerTask
 from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, Problem, documented
 from backtest_pipeline.service.routes.filters import JobQuery
@@ -64,7 +64,7 @@ async def _submitted(
     checked_elsewhere = await anyio.to_thread.run_sync(jobs.runs_own_python, spec)
     if checked_elsewhere:
         pool: Pool = request.app.state.pool
-        await pool.execute(Work(spec.model_dump_json(), user.name, task=Task.CHECK_JOB))
+        await pool.execute(Work(spec.model_dump_json(), user.name, task=WorkerTask.CHECK_JOB))
 
     def submitted() -> JobDetail:
         job = jobs.submit(
