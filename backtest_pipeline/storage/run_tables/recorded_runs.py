@@ -151,7 +151,8 @@ def _recorded(
     plans: Sequence[Mapping[str, Any]],
 ) -> RecordedRun:
     versions = row["dataset_version_ids"]
-    archives = dict(zip(row["followed"] or (), row["followed_archives"] or (), strict=True))
+    followed = zip(row["followed"] or (), row["followed_archives"] or (), strict=True)
+    archives: dict[str, bytes] = dict(followed)
     return RecordedRun(
         run_id=row["run_id"],
         signal_name=row["signal_name"],
