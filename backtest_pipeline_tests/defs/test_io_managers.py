@@ -22,8 +22,6 @@ from backtest_pipeline_tests.defs.running import (
 )
 from backtest_pipeline_tests.sql import column
 
-BOX = rectangle("S-ALPHA|1D", "S-BETA|2D")
-
 
 def read(instance: dg.DagsterInstance, asset: str, key: str | None = None) -> pd.DataFrame:
     value = build_definitions().load_asset_value(asset, instance=instance, partition_key=key)
@@ -31,8 +29,7 @@ def read(instance: dg.DagsterInstance, asset: str, key: str | None = None) -> pd
     return value
 
 
-def test_each_asset_is_read_as_a_frame(store: Database, instance: dg.DagsterInstance) -> None:
-    require_success(run_job(instance, "refresh", BOX))
+def test_each_asset_is_read_as_a_frame(four_store: Database, instance: dg.DagsterInstance) -> None:
     require_success(run_job(instance, "portfolio_rollups_job", rectangle("1D", "1D")))
     require_success(judged(instance, "leaderboard_job", "leaderboard"))
     for asset in ("bars", "cmc_features", "signals", "backtests"):
@@ -42,7 +39,7 @@ def test_each_asset_is_read_as_a_frame(store: Database, instance: dg.DagsterInst
             (name, tf) for name in ("S-ALPHA", "S-BETA") for tf in ("1D", "2D")
         }
         assert read(instance, asset, "S-GAMMA|1D").empty
-    ids = column(store, "SELECT run_id::text FROM backtest_runs WHERE is_current")
+    ids = column(four_store, "SELECT run_id::text FROM backtest_runs WHERE is_current")
     assert sorted(read(instance, "backtests")["run_id"]) == sorted(ids)
     assert {"sharpe", "total_return", "signal_name"} <= set(read(instance, "backtests"))
     assert len(read(instance, "portfolio_rollups", "1D")) == 7 * 5
@@ -52,9 +49,8 @@ def test_each_asset_is_read_as_a_frame(store: Database, instance: dg.DagsterInst
 
 
 def test_assets_of_the_users_own_take_them_as_arguments(
-    store: Database, instance: dg.DagsterInstance
+    four_store: Database, instance: dg.DagsterInstance
 ) -> None:
-    require_success(run_job(instance, "refresh", BOX))
     seen: dict[str, Any] = {}
 
     @dg.asset(partitions_def=by_asset_and_timeframe, backfill_policy=dg.BackfillPolicy.single_run())

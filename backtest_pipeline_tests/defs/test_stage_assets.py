@@ -36,13 +36,13 @@ def test_a_rectangle_is_refreshed_in_one_run(store: Database, instance: dg.Dagst
     assert len(best.records) == 5
 
 
-def test_the_second_run_has_nothing_to_do(store: Database, instance: dg.DagsterInstance) -> None:
-    tags = rectangle("S-ALPHA|1D", "S-BETA|1D")
-    run_job(instance, "refresh", tags)
-    before = count(store, "backtest_runs")
-    again = run_job(instance, "refresh", tags)
+def test_the_second_run_has_nothing_to_do(
+    four_store: Database, instance: dg.DagsterInstance
+) -> None:
+    before = count(four_store, "backtest_runs")
+    again = run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-BETA|1D"))
     require_success(again)
-    assert count(store, "backtest_runs") == before
+    assert count(four_store, "backtest_runs") == before
     events = told(instance, again, "backtests")
     assert set(events) == {"S-ALPHA|1D", "S-BETA|1D"}
     assert [event.metadata["rows_written"].value for event in events.values()] == [0, 0]
@@ -101,12 +101,11 @@ def test_the_checks_pass_on_sound_tables_and_fail_on_others(
 
 
 def test_portfolios_are_formed_from_the_stored_backtests(
-    store: Database, instance: dg.DagsterInstance
+    four_store: Database, instance: dg.DagsterInstance
 ) -> None:
-    run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-GAMMA|1D"))
     run = run_job(instance, "portfolio_rollups_job", rectangle("1D", "1D"))
     require_success(run)
-    assert count(store, "portfolio_runs WHERE is_current") == 7 * 5
+    assert count(four_store, "portfolio_runs WHERE is_current") == 7 * 5
     checks = {c.check_name: c.passed for c in run.get_asset_check_evaluations()}
     assert checks == {"grain_and_bounds": True}
     sums = """
@@ -114,24 +113,23 @@ def test_portfolios_are_formed_from_the_stored_backtests(
             SELECT sum(weight) AS total FROM portfolio_weights GROUP BY run_id, ts
         ) AS sums WHERE abs(total - 1) > 1e-12
     """
-    assert scalar(store, sums) == 0
+    assert scalar(four_store, sums) == 0
 
 
 def test_costs_come_from_the_simulation_resource(
-    store: Database, instance: dg.DagsterInstance
+    one_store: Database, instance: dg.DagsterInstance
 ) -> None:
     from backtest_pipeline.defs.resources import SimulationResource
 
     tags = {"dagster/partition": "S-ALPHA|1D"}
-    run_job(instance, "refresh", tags)
     free = SimulationResource(fee_bps=0, slippage_bps=0, direction="long")
     require_success(run_job(instance, "refresh", tags, simulation=free))
     free_runs = """
         SELECT count(*) FROM backtest_runs JOIN backtest_metrics USING (run_id)
         WHERE direction = 'long' AND fees_paid = 0
     """
-    assert scalar(store, free_runs) == 6
-    assert count(store, "backtest_runs WHERE direction = 'both'") == 6
+    assert scalar(one_store, free_runs) == 6
+    assert count(one_store, "backtest_runs WHERE direction = 'both'") == 6
 
 
 @pytest.mark.parametrize("asset", ["cmc_features", "signals", "backtests", "walk_forward"])

@@ -53,6 +53,12 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @pytest.fixture
+def database(dagster_database: Database) -> Database:
+    """One that has Dagster's tables already."""
+    return dagster_database
+
+
+@pytest.fixture
 def instance(database: Database, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     with open_instance(load_settings(home=tmp_path), database) as instance:
         yield instance

@@ -20,9 +20,8 @@ from backtest_pipeline_tests.sql import execute_sql
 
 
 def test_the_leaderboard_is_published_and_found_sound(
-    store: Database, instance: dg.DagsterInstance
+    four_store: Database, instance: dg.DagsterInstance
 ) -> None:
-    require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-BETA|2D")))
     run = judged(instance, "leaderboard_job", "leaderboard")
     require_success(run)
     metadata = metadata_of(run)
@@ -54,9 +53,8 @@ def test_gates_that_do_not_exist_fail_the_run_with_their_name(
 
 
 def test_the_false_positive_rate_is_measured_and_too_high_a_one_fails_the_check(
-    store: Database, instance: dg.DagsterInstance
+    one_store: Database, instance: dg.DagsterInstance
 ) -> None:
-    require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
     few = {"searches": 40, "n_bars": 400}
     run = judged(instance, "negative_controls_job", "negative_controls", **few)
     require_success(run)
@@ -67,7 +65,7 @@ def test_the_false_positive_rate_is_measured_and_too_high_a_one_fails_the_check(
     assert isinstance(rate, float)
     assert rate <= 0.05
     execute_sql(
-        store,
+        one_store,
         "UPDATE negative_controls SET n_significant = 3, rate = 0.075, upper_bound = 0.2"
         " WHERE world = 'shuffled_bars'",
     )

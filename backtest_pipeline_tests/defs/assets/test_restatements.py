@@ -9,15 +9,14 @@ from backtest_pipeline_tests.defs.running import (
     check_of,
     judged,
     metadata_of,
-    rectangle,
     require_success,
-    run_job,
 )
 from backtest_pipeline_tests.sql import execute_sql
 
 
-def test_a_look_at_untouched_history_passes(store: Database, instance: dg.DagsterInstance) -> None:
-    require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
+def test_a_look_at_untouched_history_passes(
+    one_store: Database, instance: dg.DagsterInstance
+) -> None:
     run = judged(instance, "restatements_job", "restatements")
     require_success(run)
     assert metadata_of(run)["restatements"] == 0
@@ -25,11 +24,10 @@ def test_a_look_at_untouched_history_passes(store: Database, instance: dg.Dagste
 
 
 def test_restated_history_is_a_warning_with_its_assets(
-    store: Database, instance: dg.DagsterInstance
+    one_store: Database, instance: dg.DagsterInstance
 ) -> None:
-    require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
     execute_sql(
-        store,
+        one_store,
         """
                 INSERT INTO restatements
                 SELECT gen_random_uuid(), id, tf, 'was', version, FALSE, 1, 0, 0, last_ts, last_ts,

@@ -6,18 +6,11 @@ import dagster as dg
 import sqlalchemy as sa
 
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline_tests.defs.running import (
-    judged,
-    metadata_of,
-    rectangle,
-    require_success,
-    run_job,
-)
+from backtest_pipeline_tests.defs.running import judged, metadata_of, require_success
 
 
-def test_retention_says_what_went(store: Database, instance: dg.DagsterInstance) -> None:
-    require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
-    with store.begin() as connection:
+def test_retention_says_what_went(one_store: Database, instance: dg.DagsterInstance) -> None:
+    with one_store.begin() as connection:
         for statement in (
             "UPDATE backtest_runs SET completed_at = completed_at - interval '91 days'",
             "DELETE FROM dataset_versions WHERE dataset = 'backtests'",
@@ -28,6 +21,6 @@ def test_retention_says_what_went(store: Database, instance: dg.DagsterInstance)
     told = metadata_of(run)
     assert (told["runs_removed"], told["artifacts_left"]) == (6, 0)
     assert told["bytes_removed"] > 10_000
-    with store.begin() as connection:
+    with one_store.begin() as connection:
         assert connection.scalar(sa.text("SELECT count(*) FROM backtest_runs")) == 0
         assert connection.scalar(sa.text("SELECT count(*) FROM trials")) == 6
