@@ -29,7 +29,7 @@ from backtest_pipeline_tests.pipeline.conftest import fresh_store  # noqa: F401
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
 
 ASSETS = ("AAA", "BBB", "CCC", "DDD", "NEW", "OLD")
-BEGIN = pd.Timestamp("2025-01-01", tz="UTC")
+BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 HISTORY = 90
 ALL = ((daily_backfill, 20), (weekly_backfill, 30), (monthly_backfill, 40))
 
@@ -73,7 +73,7 @@ def _truth(asset: str, n: int) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "symbol": asset,
-            "ts": BEGIN + pd.to_timedelta(np.arange(n), unit="D"),
+            "ts": pd.date_range(BEGIN, periods=n, freq="D"),
             "open": open_,
             "high": np.maximum(np.maximum(open_, close), 100.0) * 1.02,
             "low": np.minimum(np.minimum(open_, close), 100.0) * 0.98,
@@ -133,7 +133,7 @@ def simulate(desk: Desk, course: Course, monkeypatch: pytest.MonkeyPatch) -> Non
         desk.write(course, day)
         if day in course.down:
             continue
-        midnight = BEGIN.to_pydatetime().astimezone(UTC) + timedelta(days=HISTORY + day)
+        midnight = BEGIN + timedelta(days=HISTORY + day)
         monkeypatch.setattr(
             bars_stage, "now_us", lambda at=midnight: int(at.timestamp() * 1e6) + 1_300_000_000
         )
