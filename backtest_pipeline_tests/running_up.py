@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,13 @@ from typing import Any
 import httpx2
 import psutil
 
+from backtest_pipeline.defs.automation.switches import switch
+from backtest_pipeline.defs.automation.table import AUTOMATIONS
+from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
+from backtest_pipeline.storage.postgres.database import open_database
+from backtest_pipeline.storage.postgres.embedded import embedded_server
+from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.ports import free_port
 from backtest_pipeline_tests.waiting import LIMIT_S, until
 
@@ -117,6 +123,19 @@ class RunningUp:
         assert self.status(run_id) == status
 
 
+def _turn_off_schedules(home: Path) -> None:
+    """What a test does not launch must not run in the middle of it, whatever time it is."""
+    settings = load_settings(run_store_mode="embedded", home=home)
+    with (
+        closing(open_database(settings)) as database,
+        open_instance(settings, database) as instance,
+    ):
+        for row in AUTOMATIONS:
+            if row.is_schedule or row.name == "portfolio_rollups_after_backtests":
+                switch(instance, row, on=False)
+    embedded_server(home).release()
+
+
 @contextmanager
 def running_up(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[RunningUp]:
     """The command in a folder, started, its webserver answering; killed if it is still there."""
@@ -134,6 +153,7 @@ def running_up(folder: Path, environment: Mapping[str, str] | None = None) -> It
         until(lambda: process.poll() is not None or "?token=" in log.read_text(), log.read_text)
         assert process.poll() is None, log.read_text()[-3000:]
         until(lambda: up.is_well(0), log.read_text)
+        _turn_off_schedules(home)
         yield up
     finally:
         tree = up.tree() if process.is_running() else []

@@ -64,7 +64,7 @@ def read_states(connection: Connection, partitions: Iterable[Partition]) -> dict
 
 
 def write_read_at(cursor: Cursor, tf: str, ids: Sequence[int], at_us: int) -> None:
-    """Record when the source was read for these assets' bars, in the transaction that stores them.
+    """Record when a source that does not tell its state was read for bars of these assets.
 
     Args:
         cursor: its transaction holds the lock on these assets (`copy.lock_cells`).

@@ -215,7 +215,9 @@ class BarsStage:
             lacking = {partition.asset for partition in lost}
             states = {a: s for a, s in self._reader.states.items() if a not in lacking}
             write_states(cursor, tf, ids, states)
-            write_read_at(cursor, tf, list(ids.values()), self._reader.read_at_us)
+            # Where the source tells its state, that says more than the time of the read.
+            untold = [id_ for asset, id_ in ids.items() if asset not in states]
+            write_read_at(cursor, tf, untold, self._reader.read_at_us)
             replace_quality(
                 cursor,
                 self.name,

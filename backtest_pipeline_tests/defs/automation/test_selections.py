@@ -64,7 +64,7 @@ def light(instance: dg.DagsterInstance, seen: list[Shown], failing: set[str]) ->
 
 def shown(instance: dg.DagsterInstance) -> Shown:
     """How many partitions of each asset the grid shows in which state."""
-    keys = [f"{asset}|{tf}" for asset in SYMBOLS for tf in TIMEFRAMES]
+    keys = [f"{a}|{tf}" for a in instance.get_dynamic_partitions("asset") for tf in TIMEFRAMES]
     found: Shown = {}
     for asset in ("upper", "lower"):
         states = instance.get_status_by_partition(dg.AssetKey(asset), keys, by_asset_and_timeframe)
@@ -97,16 +97,21 @@ def run_light(
     return run, seen
 
 
-def test_every_second_asset_is_one_run_and_exactly_shown(instance: dg.DagsterInstance) -> None:
-    partitions = [Partition(symbol, tf) for symbol in SYMBOLS[::2] for tf in TIMEFRAMES]
-    n, all_of_them = len(partitions), len(SYMBOLS) * len(TIMEFRAMES)
+@pytest.mark.parametrize("n_assets", [len(SYMBOLS), pytest.param(2000, marks=pytest.mark.slow)])
+def test_every_second_asset_is_one_run_and_exactly_shown(
+    instance: dg.DagsterInstance, n_assets: int
+) -> None:
+    symbols = tuple(f"A{number:04}" for number in range(n_assets))
+    register_partitions(instance, symbols, TIMEFRAMES)
+    partitions = [Partition(symbol, tf) for symbol in symbols[::2] for tf in TIMEFRAMES]
+    n, all_of_them = len(partitions), len(symbols) * len(TIMEFRAMES)
     rest = {None: all_of_them - n}
     run, seen = run_light(instance, partitions, set())
     assert run.success
     assert seen[0] == {"upper": {"IN_PROGRESS": n, **rest}, "lower": {"IN_PROGRESS": n, **rest}}
     assert seen[1] == {"upper": {"MATERIALIZED": n, **rest}, "lower": {"IN_PROGRESS": n, **rest}}
     assert shown(instance) == {a: {"MATERIALIZED": n, **rest} for a in ("upper", "lower")}
-    others = [Partition(symbol, "1W") for symbol in SYMBOLS[1::2]]
+    others = [Partition(symbol, "1W") for symbol in symbols[1::2]]
     run, _ = run_light(instance, others, {str(others[3])})
     assert not run.success
     after = {

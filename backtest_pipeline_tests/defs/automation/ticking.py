@@ -42,13 +42,15 @@ def tick(
 
 
 def launched(
-    instance: dg.DagsterInstance, request: dg.RunRequest, job: str = "refresh"
+    instance: dg.DagsterInstance,
+    request: dg.RunRequest,
+    job: dg.JobDefinition | None = None,
 ) -> dg.ExecuteInProcessResult | None:
     """The run of a request; None where its key has had one already."""
     tags = {**request.tags, "dagster/run_key": str(request.run_key)}
     if instance.get_runs_count(dg.RunsFilter(tags={"dagster/run_key": str(request.run_key)})):
         return None
-    definition = build_definitions().resolve_job_def(job)
+    definition = job or build_definitions().resolve_job_def("refresh")
     return definition.execute_in_process(
         {**QUIET, **request.run_config}, instance=instance, tags=tags, raise_on_error=False
     )
