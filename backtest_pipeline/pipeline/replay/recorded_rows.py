@@ -65,6 +65,16 @@ def recorded_rows(
     )
 
 
+def rows_together(
+    artifacts: ArtifactStore, run: Mapping[str, Any], columns: Sequence[str]
+) -> Panel:
+    """The recorded rows of all assets that a run read, in the order of their names."""
+    tf, snapshots = run["timeframe"], run["snapshots"]
+    symbols = sorted(dataset_of_key(key)[0].asset for key in snapshots)
+    parts = [recorded_rows(artifacts, tf, one, snapshots, columns) for one in symbols]
+    return Panel.join(timeframe(tf), symbols, parts, columns)
+
+
 def with_own_columns(
     artifacts: ArtifactStore,
     run: Mapping[str, Any],

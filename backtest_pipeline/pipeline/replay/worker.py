@@ -21,10 +21,9 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +36,20 @@ from backtest_pipeline.pipeline.cross_section.ranked_account import ranked_accou
 from backtest_pipeline.pipeline.cross_section.ranked_identity import (
     ranked_run_id,
     rule_of_config,
+    window_of,
 )
 from backtest_pipeline.pipeline.cross_section.ranked_universe import columns_read
 from backtest_pipeline.pipeline.planning.planned_account import block_lines, planned_account
 from backtest_pipeline.pipeline.planning.planned_identity import plan_key, planned_run_id
 from backtest_pipeline.pipeline.planning.planned_runs import results_of_plans
-from backtest_pipeline.pipeline.replay.recorded_rows import recorded_rows, with_own_columns
+from backtest_pipeline.pipeline.replay.recorded_rows import (
+    recorded_rows,
+    rows_together,
+    with_own_columns,
+)
 from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
-    Window,
     config_of,
     configurations,
     fingerprints,
@@ -85,7 +88,6 @@ from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS, benchmar
 from backtest_pipeline.simulation.trades import trade_columns
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.code_archive import installed_code
-from backtest_pipeline.storage.tables.datasets import dataset_of_key
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.environment import environment
 from backtest_pipeline.strategies.cross_section.definition import KIND
@@ -156,7 +158,7 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
 def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
     """A run under plans; no strategist and no model is asked."""
     config, snapshots = run["config"], run["snapshots"]
-    panel = _recorded_together(artifacts, run, SNAPSHOT_COLUMNS)
+    panel = rows_together(artifacts, run, SNAPSHOT_COLUMNS)
     logged = run["plans"]
     terms = checked(SimulationSpec, _simulated(config)).config()
     plans = [plan_from(one["plan"]) for one in logged]
@@ -181,9 +183,9 @@ def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> 
 def _ranked(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
     """A run that ranks a universe; what its strategy says is in its configuration."""
     config, rule = run["config"], rule_of_config(run["config"])
-    panel = _recorded_together(artifacts, run, columns_read(rule))
+    panel = rows_together(artifacts, run, columns_read(rule))
     terms = checked(SimulationSpec, _simulated(config)).config()
-    account = ranked_account(rule, panel, terms, _window(config), config["symbol"])
+    account = ranked_account(rule, panel, terms, window_of(config), config["symbol"])
     versions = {name: one["version"] for name, one in run["snapshots"].items()}
     batch = account.book.account
     trades = {name: values.tolist() for name, values in trade_columns(batch.trades).items()}
@@ -199,26 +201,11 @@ def _ranked(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> d
     }
 
 
-def _recorded_together(
-    artifacts: ArtifactStore, run: Mapping[str, Any], columns: Sequence[str]
-) -> Panel:
-    """The recorded rows of all assets that a run read, in the order of their names."""
-    tf, snapshots = run["timeframe"], run["snapshots"]
-    symbols = sorted(dataset_of_key(key)[0].asset for key in snapshots)
-    parts = [recorded_rows(artifacts, tf, one, snapshots, columns) for one in symbols]
-    return Panel.join(timeframe(tf), symbols, parts, columns)
-
-
-def _window(config: Mapping[str, Any]) -> Window:
-    start, end = (date.fromisoformat(d) if (d := config[n]) else None for n in ("start", "end"))
-    return Window(start, end)
-
-
 def _terms(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> RunTerms:
     rates = config["funding"]
     return RunTerms(
         config=checked(SimulationSpec, _simulated(config)).config(),
-        window=_window(config),
+        window=window_of(config),
         benchmark=config["benchmark"],
         funding=kept_funding(artifacts, rates, asset) if rates else None,
         walk_forward=config.get("walk_forward"),
