@@ -184,7 +184,7 @@ def test_the_leaderboard_ranks_runs_of_the_asset(refreshed: Workspace) -> None:
     board = publish_leaderboard(refreshed)
     rows = {row["run_id"]: row for row in board.rows}
     assert rows[run_id]["rank"] is not None
-    assert rows[run_id]["strategy"] == "cross_section:momentum"
+    assert rows[run_id]["signal_name"] == "momentum"
     assert rows[by_hand]["unranked"]
 
 
