@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     )
     from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
     from backtest_pipeline.pipeline.loaded_runs import LoadedRun, LoadedWalkForward
-    from backtest_pipeline.pipeline.ranked_results import (
-        CrossSectionDetail,
-        cross_section,
-        get_result,
-    )
     from backtest_pipeline.pipeline.replay.explain import Explanation, explain_diff
     from backtest_pipeline.pipeline.replay.replay import Replay, replay
     from backtest_pipeline.pipeline.results import (
@@ -49,8 +44,10 @@ if TYPE_CHECKING:
     )
     from backtest_pipeline.pipeline.stored_plans import add_plan_book, list_plans, replan_book
     from backtest_pipeline.pipeline.stored_runs import (
+        CrossSectionDetail,
         compare_runs,
         export_bundle,
+        get_result,
         get_run,
         list_runs,
         load_run,
@@ -104,11 +101,10 @@ _HOMES = {
     "PortfolioResult": "pipeline.results",
     "RobustnessResult": "pipeline.results",
     "CrossSection": "strategies.cross_section.definition",
-    "CrossSectionDetail": "pipeline.ranked_results",
+    "CrossSectionDetail": "pipeline.stored_runs",
     "CrossSectionResult": "pipeline.results",
     "CrossSectionSpec": "pipeline.cross_section.cross_section_spec",
     "Declaration": "pipeline.results",
-    "cross_section": "pipeline.ranked_results",
     "declare_walk_forward": "pipeline.api",
     "execute": "pipeline.api",
     "AtrRisk": "trading.sizing",
@@ -135,7 +131,7 @@ _HOMES = {
     "compute_metrics": "simulation.pandas_objects.single",
     "deflated_sharpe_ratio": "simulation.metrics.significance",
     "export_bundle": "pipeline.stored_runs",
-    "get_result": "pipeline.ranked_results",
+    "get_result": "pipeline.stored_runs",
     "get_run": "pipeline.stored_runs",
     "list_plans": "pipeline.stored_plans",
     "list_runs": "pipeline.stored_runs",
@@ -209,7 +205,6 @@ __all__ = [
     "combinatorial_purged_splits",
     "compare_runs",
     "compute_metrics",
-    "cross_section",
     "declare_walk_forward",
     "deflated_sharpe_ratio",
     "execute",

@@ -12,8 +12,9 @@ from backtest_pipeline.cli.options import AsJson, Params
 
 if TYPE_CHECKING:
     from backtest_pipeline.pipeline.strategy_check import StrategyCheck
+    from backtest_pipeline.strategies.cross_section.definition import CrossSection
     from backtest_pipeline.strategies.known_strategies import Catalogue
-    from backtest_pipeline.strategies.own.loading import Loaded
+    from backtest_pipeline.strategies.own.loading import Loaded, LoadedCrossSection
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A strategy, in full or short.")]
 
@@ -37,8 +38,13 @@ def list_strategies(*, as_json: AsJson = False) -> None:
     """List all strategies, and files that cannot be loaded with the reason."""
     found = _catalogue()
     rows = [_row(one) for one in found.known.values()]
+    ranking = [
+        {"cross_section": name, "version": one.hash, "origin": one.origin}
+        for name, one in found.cross_sections.items()
+    ]
     if as_json:
-        print_json({"strategies": rows, "refused": dict(found.refused)})
+        refused = dict(found.refused)
+        print_json({"strategies": rows, "cross_sections": ranking, "refused": refused})
         return
     shown = [
         {
@@ -49,6 +55,8 @@ def list_strategies(*, as_json: AsJson = False) -> None:
         for one, row in zip(found.known.values(), rows, strict=True)
     ]
     console.print(rows_table("Strategies", shown))
+    if ranking:
+        console.print(rows_table("Strategies that rank a universe", ranking))
     for name, why in found.refused.items():
         say(f"{name} cannot be used: {why}")
 
@@ -73,6 +81,9 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
     from backtest_pipeline.strategies.registry import strategy_of
 
     found = _catalogue()
+    if name in found.cross_sections:
+        _show_cross_section(found.cross_sections[name], as_json=as_json)
+        return
     one = found.known[strategy_of(name).name]
     strategy = one.strategy
     defaults = strategy.parse({})
@@ -117,6 +128,26 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
         say(f"preset {preset}: {', '.join(f'{k} {v}' for k, v in params.items()) or 'defaults'}")
 
 
+def _show_cross_section(one: LoadedCrossSection, *, as_json: bool) -> None:
+    about = {
+        "cross_section": one.rule.name,
+        "version": one.hash,
+        "origin": one.origin,
+        "description": one.rule.description,
+        **one.rule.document(),
+        "columns": list(one.rule.reads),
+    }
+    if as_json:
+        print_json(about)
+        return
+    say(f"{one.rule.name}, version {one.hash}, {one.origin}")
+    if one.rule.description:
+        say(one.rule.description)
+    rows = [{"field": key, "value": str(value)} for key, value in one.rule.document().items()]
+    console.print(rows_table("Cross-section", rows))
+    say(f"reads {', '.join(one.rule.reads)}")
+
+
 def _bounds(schema: Mapping[str, Any]) -> dict[str, Any]:
     words = {
         "minimum": "at least",
@@ -137,11 +168,15 @@ def check(name: Name, *, param: Params = None, as_json: AsJson = False) -> None:
     from backtest_pipeline.pipeline.spec_options import params_from
     from backtest_pipeline.pipeline.strategy_check import check_strategy
     from backtest_pipeline.pipeline.workspace import use_strategies
-    from backtest_pipeline.strategies.known_strategies import try_again
+    from backtest_pipeline.strategies.known_strategies import catalogue, try_again
     from backtest_pipeline.strategies.registry import strategy_of
 
     use_strategies()
     try_again()
+    ranking = catalogue().cross_sections.get(name)
+    if ranking is not None:
+        _check_cross_section(ranking.rule, as_json=as_json)
+        return
     strategy = strategy_of(name)
     found = check_strategy(strategy, params_from(param or ()))
     if as_json:
@@ -158,6 +193,22 @@ def check(name: Name, *, param: Params = None, as_json: AsJson = False) -> None:
         )
         return
     _show_check(strategy.name, found)
+
+
+def _check_cross_section(rule: CrossSection, *, as_json: bool) -> None:
+    from backtest_pipeline.pipeline.cross_section.ranked_check import check_cross_section
+    from backtest_pipeline.report.json_values import plain
+
+    found = check_cross_section(rule)
+    if as_json:
+        print_json({"cross_section": rule.name, **plain(vars(found))})
+        return
+    say(
+        f"{rule.name}: no look-ahead found in {found.probes} other futures of all assets; "
+        f"{found.milliseconds:.1f} ms for {found.rows:,} daily bars"
+    )
+    console.print(rows_table("Rebalances on the sample market", [dict(found.rebalances)]))
+    console.print(rows_table("Information on the sample market", [dict(found.figures)]))
 
 
 def _show_check(name: str, found: StrategyCheck) -> None:

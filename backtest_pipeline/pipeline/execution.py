@@ -21,7 +21,6 @@ from backtest_pipeline.pipeline.result_rows import (
     walk_forward_result,
 )
 from backtest_pipeline.pipeline.results import (
-    CrossSectionResult,
     Declaration,
     PortfolioResult,
     Result,
@@ -103,7 +102,8 @@ def execute(
         BacktestError: with the error code; market/errors.py lists them all.
     """
     if isinstance(spec, CrossSectionSpec):
-        return _cross_section(workspace, settings, spec, user, bars, rebuild)
+        ran = run_cross_section(workspace, settings, spec, user, bars=bars, rebuild=rebuild)
+        return cross_section_result(workspace, ran)
     with _counted(workspace, settings, spec, bars) as tally, strategies_for(spec) as spec:
         source = source_for(workspace, settings, spec, bars)
         result = None if rebuild else _stored(workspace, settings, spec, source)
@@ -145,23 +145,6 @@ def _runs_own_python(workspace: Workspace, spec: ExecutableSpec) -> bool:
     return is_own_python(spec.strategy)
 
 
-def _cross_section(
-    workspace: Workspace,
-    settings: Settings,
-    spec: CrossSectionSpec,
-    user: str,
-    bars: str,
-    rebuild: bool,
-) -> CrossSectionResult:
-    if bars:
-        raise InvalidInput("a cross-section ranks stored features: leave out bars, and refresh")
-    with _counted(workspace, settings, spec):
-        run_id = run_cross_section(workspace, spec, rebuild=rebuild)
-        result = cross_section_result(workspace, run_id)
-        _note_request(workspace, result, user)
-    return result
-
-
 def _stored(
     workspace: Workspace,
     settings: Settings,
@@ -185,13 +168,12 @@ def _stored(
 def _counted(
     workspace: Workspace,
     settings: Settings,
-    spec: ExecutableSpec | RobustnessSpec | CrossSectionSpec,
+    spec: ExecutableSpec | RobustnessSpec,
     bars: str = "",
 ) -> AbstractContextManager[Tally]:
     is_built = workspace.external is None
-    named = "" if isinstance(spec, CrossSectionSpec) else spec.exchange
-    exchange = exchange_of(named or bars or settings.bars) if is_built else EXTERNAL
-    counted_as: Kind = "run" if spec.kind in ("robustness", "cross_section") else spec.kind
+    exchange = exchange_of(spec.exchange or bars or settings.bars) if is_built else EXTERNAL
+    counted_as: Kind = "run" if spec.kind == "robustness" else spec.kind
     return counted(workspace, counted_as, exchange=exchange, timeframe=spec.timeframe)
 
 

@@ -229,6 +229,7 @@ def cross_section_result(workspace: Workspace, run_id: UUID) -> CrossSectionResu
         undefined={**run.undefined, **found["undefined"]},
         notes=[few] if len(symbols) == 2 else [],
         **{name: found[name] for name in (*same, "delisting_return", "orders_dropped")},
+        bars_left_out=found["bars_left_out"],
         **{name: getattr(run, name) for name in ("timeframe", "first_ts", "last_ts", "n_bars")},
         **{name: getattr(run, name) for name in ("synthetic", "metrics", "significance")},
         **{name: run.provenance[name] for name in ("snapshot_id", "dataset_version_ids")},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pandas as pd
 
+from backtest_pipeline.pipeline.cross_section.ranked_account import FILES
 from backtest_pipeline.pipeline.loaded_runs import (
     LoadedRun,
     LoadedWalkForward,
@@ -16,11 +18,33 @@ from backtest_pipeline.pipeline.loaded_runs import (
 )
 from backtest_pipeline.pipeline.replay import export
 from backtest_pipeline.pipeline.replay.vectorbt_portfolio import vectorbt_portfolio
+from backtest_pipeline.pipeline.result_rows import cross_section_result
+from backtest_pipeline.pipeline.results import CrossSectionResult
 from backtest_pipeline.pipeline.runs import compare, query
 from backtest_pipeline.pipeline.runs.compare import RunComparison
 from backtest_pipeline.pipeline.runs.query import RunDetail
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.run_tables.run_search import RunFilter
+
+
+@dataclass(frozen=True)
+class CrossSectionDetail:
+    """A stored cross-section with its files.
+
+    Attributes:
+        summary: its metrics, information coefficients and provenance.
+        daily_ic: one row a date: `ts`, `ic` (Spearman), `ic_pearson`, `n_ranked`, `factor_return`,
+            returns and turnover of the quantiles, and what was traded; NaN where undefined.
+        daily_signals: one row a date and asset of the universe: `ts`, `symbol`, `score`,
+            `quantile`.
+        daily_weights: one row a date and position, at the close: `ts`, `symbol`, `weight`, a signed
+            fraction of the equity.
+    """
+
+    summary: CrossSectionResult
+    daily_ic: pd.DataFrame
+    daily_signals: pd.DataFrame
+    daily_weights: pd.DataFrame
 
 
 def list_runs(filters: RunFilter | None = None, *, limit: int = 50) -> pd.DataFrame:
@@ -101,6 +125,42 @@ def load_walk_forward(run: UUID | str) -> LoadedWalkForward:
     """
     with open_workspace() as workspace:
         return loaded_walk_forward(workspace, _id(workspace, run))
+
+
+def get_result(run: UUID | str) -> CrossSectionDetail:
+    """A stored cross-section with its information coefficients, signals and weights by date.
+
+    Args:
+        run: its id, or the beginning of it.
+
+    Raises:
+        RunNotFound: where it is not stored, or is no cross-section.
+        ProvenanceMissing: a ValueError, where snapshot_id or dataset_version_ids is missing.
+        ResultPathMissing, ArtifactCorrupt: where its files are missing or damaged.
+
+    Examples:
+        >>> from backtest_pipeline import execute, get_result
+        >>> for symbol in ("S-ALPHA", "S-BETA", "S-GAMMA"):
+        ...     _ = execute({"symbol": symbol, "strategy": "ema_crossover"})
+        >>> rules = '''kind = "cross_section"
+        ... name = "strength"
+        ... score = "rsi_14"
+        ... count = 1'''
+        >>> result = execute({"kind": "cross_section", "rules": rules})
+        >>> list(get_result(result.run_id).daily_weights)
+        ['ts', 'symbol', 'weight']
+    """
+    with open_workspace() as workspace:
+        run_id = _id(workspace, run)
+        summary = cross_section_result(workspace, run_id)
+        query.get_run(workspace, run_id)  # its files are there
+        frames = {
+            name: workspace.artifacts.read_table(
+                summary.artifact_uri, f"{name}.parquet"
+            ).to_pandas()
+            for name in FILES
+        }
+    return CrossSectionDetail(summary, **frames)
 
 
 def compare_runs(*runs: UUID | str) -> RunComparison:

@@ -327,6 +327,15 @@ def require_bars(panel: Panel) -> None:
     _refuse(panel, jumps(panel) != 0, f"the price jumps {LARGEST_STEP:g}-fold or more")
 
 
+def unusable(panel: Panel) -> np.ndarray:
+    """Rows that no account can trade on, bool `(n_rows,)`: bad prices, and steps of 100-fold."""
+    prices = [panel[name] for name in ("open", "high", "low", "close")]
+    open_, high, low, close = prices
+    bad = ~np.logical_and.reduce([np.isfinite(one) & (one > 0) for one in prices])
+    outside = (np.maximum(open_, close) > high) | (np.minimum(open_, close) < low)
+    return bad | outside | (jumps(panel) != 0)
+
+
 def _refuse(panel: Panel, bad: np.ndarray, problem: str) -> None:
     rows = np.flatnonzero(bad)
     if len(rows) == 0:

@@ -131,6 +131,12 @@ def test_searches_portfolios_and_walk_forwards_are_answered(
     assert client.get(address, headers=runner).json() == found.json()
     assert client.put(f"{address}/pin", json={}, headers=runner).status_code == 204
     assert client.delete(f"{address}/pin", headers=runner).status_code == 204
+    rules = 'kind = "cross_section"\nname = "up"\nscore = "close"\ncount = 1\nrebalance = 2'
+    ranked = client.post("/backtest/cross-section", json={"rules": rules}, headers=runner)
+    told(ranked, "BAD_PARAMS")  # the bars of these symbols are the same
+    assert "60 all scores equal" in ranked.json()["detail"]
+    refused = client.post("/backtest/cross-section", json={"rules": "kind ="}, headers=runner)
+    assert refused.json()["code"] == "BAD_PARAMS", refused.text
     nobody = f"/portfolios/{uuid.uuid4()}"
     assert client.get(nobody, headers=runner).json()["code"] == "RUN_NOT_FOUND"
     assert found.status_code == 200, found.text

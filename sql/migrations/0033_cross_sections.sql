@@ -25,10 +25,9 @@ COMMENT ON COLUMN backtest_runs.split IS
 COMMENT ON COLUMN backtest_runs.symbols IS
     'Symbols that share the account of a planned run or of a cross-section; NULL for a run on one asset';
 
--- Each strategy, universe and window has one current run at a timeframe.
+-- Whatever a strategy says, it has one current run at a timeframe, universe, window and costs.
 CREATE UNIQUE INDEX backtest_runs_current_cross_sections
-    ON backtest_runs (signal_name, tf, (config -> 'symbols'), window_start, window_end)
-    NULLS NOT DISTINCT
+    ON backtest_runs (signal_name, tf, (config - 'params' - 'symbol'))
     WHERE is_current AND split = 'cross_section';
 
 ALTER TABLE backtest_trades

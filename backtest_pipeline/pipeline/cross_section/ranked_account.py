@@ -87,6 +87,7 @@ class RankedAccount:
             "mean_turnover": _number(float(moved.mean()) if len(moved) else np.nan),
             "delisted": rebalanced.n_delisted,
             "delisting_return": 0.0 - self.rule.delisting_loss,
+            "bars_left_out": dict(sorted(self.book.left.items())),
             "orders_dropped": rebalanced.n_dropped,
             # So that a replay, and a bundle's fingerprint of results, cover them.
             "files": {name: table_hash(table) for name, table in self.files.items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -73,6 +74,12 @@ def rule_of_config(config: Mapping[str, Any]) -> CrossSection:
     """The strategy of a stored configuration."""
     name = str(config["strategy"]).removeprefix(f"{KIND}:")
     return CrossSection.of_document(name, dict(config["params"]))
+
+
+def window_of(config: Mapping[str, Any]) -> Window:
+    """The window of a stored configuration, of any run."""
+    start, end = (date.fromisoformat(d) if (d := config[n]) else None for n in ("start", "end"))
+    return Window(start, end)
 
 
 def config_key(config: Mapping[str, Any]) -> str:

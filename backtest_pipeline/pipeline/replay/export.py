@@ -44,6 +44,7 @@ FORMATS = ("parquet", "csv")
 BUNDLE = "bundle"
 _VERIFIER = "verify.py"
 _SIDES = {"long": 1, "short": -1, "flat": 0, None: NOTHING_PENDING}
+_FURTHER = {PLANNED: bundle_verifier.OF_PLANS, KIND: bundle_verifier.OF_RANKS}
 _STAMP = pa.timestamp("us", "UTC")
 
 
@@ -96,9 +97,9 @@ def export_run(
         raise UnknownName("format", form, FORMATS)
     run = get_run(workspace, run_id)
     tables = _tables(workspace, run)
-    if run.split == KIND:
-        for name in FILES:
-            tables[name] = workspace.artifacts.read_table(run.artifact_uri, f"{name}.parquet")
+    own = FILES if run.split == KIND else ()
+    read, uri = workspace.artifacts.read_table, run.artifact_uri
+    tables |= {name: read(uri, f"{name}.parquet") for name in own}
     if run.split == PLANNED:
         with workspace.database.begin() as connection:
             tables["blocks"] = _blocks(stored_blocks(connection, run_id))
@@ -198,18 +199,12 @@ def _tables(workspace: Workspace, run: RunDetail) -> dict[str, pa.Table]:
             trades,
             series["ts"].cast(pa.int64()).to_numpy(),
             run.timeframe,
-            further=_further_columns(run.split),
+            further=_FURTHER.get(run.split, ()),
         ),
         "metrics": pa.table(metrics),
         "equity": series,
         "monthly_returns": stored_monthly(workspace, row),
     }
-
-
-def _further_columns(split: str) -> tuple[str, ...]:
-    """The columns of trades that only runs of this kind have."""
-    kinds = {PLANNED: bundle_verifier.OF_PLANS, KIND: bundle_verifier.OF_RANKS}
-    return kinds.get(split, ())
 
 
 def _trades(
@@ -248,10 +243,8 @@ def _beside(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
         files["robustness.json"] = _json(doubts)
         files |= _directory(workspace.artifacts, doubts["artifact_uri"], "robustness")
     if run.split == KIND:
-        files |= {
-            f"{name}.parquet": workspace.artifacts.read_bytes(run.artifact_uri, f"{name}.parquet")
-            for name in FILES
-        }
+        names, read = [f"{name}.parquet" for name in FILES], workspace.artifacts.read_bytes
+        files |= {name: read(run.artifact_uri, name) for name in names}
     if run.split == PLANNED:
         files["plans.json"] = _json(plans)
         files[bundle_verifier.BLOCKS] = _parquet(_blocks(blocks))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,22 @@ def recorded_rows(
         table["ts"].cast(pa.int64()).to_numpy(),
         {name: table[name].to_numpy() for name in columns},
     )
+
+
+def symbols_read(snapshots: Iterable[str]) -> list[str]:
+    """The symbols whose features are among the snapshots of a run, sorted."""
+    read = [dataset_of_key(key) for key in snapshots]
+    return sorted({partition.asset for partition, dataset in read if dataset == "features"})
+
+
+def rows_together(
+    artifacts: ArtifactStore, run: Mapping[str, Any], columns: Sequence[str]
+) -> Panel:
+    """The recorded rows of all assets that a run read, in the order of their names."""
+    tf, snapshots = run["timeframe"], run["snapshots"]
+    symbols = symbols_read(snapshots)
+    parts = [recorded_rows(artifacts, tf, one, snapshots, columns) for one in symbols]
+    return Panel.join(timeframe(tf), symbols, parts, columns)
 
 
 def with_own_columns(

@@ -25,7 +25,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +37,22 @@ from backtest_pipeline.pipeline.cross_section.ranked_account import ranked_accou
 from backtest_pipeline.pipeline.cross_section.ranked_identity import (
     ranked_run_id,
     rule_of_config,
+    window_of,
 )
 from backtest_pipeline.pipeline.cross_section.ranked_universe import columns_read
 from backtest_pipeline.pipeline.planning.planned_account import block_lines, planned_account
 from backtest_pipeline.pipeline.planning.planned_identity import plan_key, planned_run_id
 from backtest_pipeline.pipeline.planning.planned_runs import results_of_plans
 from backtest_pipeline.pipeline.planning.trigger_columns import columns_of_triggers
-from backtest_pipeline.pipeline.replay.recorded_rows import recorded_rows, with_own_columns
+from backtest_pipeline.pipeline.replay.recorded_rows import (
+    recorded_rows,
+    rows_together,
+    symbols_read,
+    with_own_columns,
+)
 from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
-    Window,
     config_of,
     configurations,
     fingerprints,
@@ -89,7 +93,6 @@ from backtest_pipeline.simulation.trades import trade_columns
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.code_archive import installed_code
 from backtest_pipeline.storage.run_tables.strategy_sources import files_by_strategy
-from backtest_pipeline.storage.tables.datasets import dataset_of_key
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.environment import environment
 from backtest_pipeline.strategies.cross_section.definition import KIND
@@ -168,7 +171,7 @@ def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> 
     logged = run["plans"]
     plans = [plan_from(one["plan"]) for one in logged]
     contents = {name: snapshot["version"] for name, snapshot in snapshots.items()}
-    symbols, read = sorted(_symbols(snapshots)), columns_of_triggers(plans, tf)
+    symbols, read = symbols_read(snapshots), columns_of_triggers(plans, tf)
     features = [recorded_rows(artifacts, tf, one, snapshots, SNAPSHOT_COLUMNS) for one in symbols]
     parts = [with_own_columns(artifacts, run, part, read, contents) for part in features]
     panel = Panel.join(timeframe(tf), symbols, parts, list(parts[0].columns))
@@ -194,13 +197,10 @@ def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> 
 def _ranked(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
     """A run that ranks a universe; what its strategy says is in its configuration."""
     config, rule = run["config"], rule_of_config(run["config"])
-    tf, snapshots, columns = run["timeframe"], run["snapshots"], columns_read(rule)
-    symbols = sorted(_symbols(snapshots))
-    parts = [recorded_rows(artifacts, tf, one, snapshots, columns) for one in symbols]
-    panel = Panel.join(timeframe(tf), symbols, parts, columns)
+    panel = rows_together(artifacts, run, columns_read(rule))
     terms = checked(SimulationSpec, _simulated(config)).config()
-    account = ranked_account(rule, panel, terms, _window(config), config["symbol"])
-    versions = {name: one["version"] for name, one in snapshots.items()}
+    account = ranked_account(rule, panel, terms, window_of(config), config["symbol"])
+    versions = {name: one["version"] for name, one in run["snapshots"].items()}
     batch = account.book.account
     trades = {name: values.tolist() for name, values in trade_columns(batch.trades).items()}
     trades |= {name: values.to_pylist() for name, values in account.trade_columns().items()}
@@ -215,22 +215,11 @@ def _ranked(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> d
     }
 
 
-def _symbols(snapshots: Mapping[str, Any]) -> set[str]:
-    """The symbols whose features are among the snapshots."""
-    read = [dataset_of_key(key) for key in snapshots]
-    return {partition.asset for partition, dataset in read if dataset == "features"}
-
-
-def _window(config: Mapping[str, Any]) -> Window:
-    start, end = (date.fromisoformat(d) if (d := config[n]) else None for n in ("start", "end"))
-    return Window(start, end)
-
-
 def _terms(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> RunTerms:
     rates = config["funding"]
     return RunTerms(
         config=checked(SimulationSpec, _simulated(config)).config(),
-        window=_window(config),
+        window=window_of(config),
         benchmark=config["benchmark"],
         funding=kept_funding(artifacts, rates, asset) if rates else None,
         walk_forward=config.get("walk_forward"),

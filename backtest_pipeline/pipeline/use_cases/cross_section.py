@@ -10,10 +10,14 @@ from backtest_pipeline.market.errors import BacktestError, InvalidInput, Partiti
 from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
 from backtest_pipeline.pipeline.cross_section.ranked_identity import RankedTerms
 from backtest_pipeline.pipeline.cross_section.ranked_runs import run_ranked
+from backtest_pipeline.pipeline.monitoring.counters import EXTERNAL, counted
 from backtest_pipeline.pipeline.runs.identity import Window
 from backtest_pipeline.pipeline.stage import of_the_environment
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.sources.choose import exchange_of
+from backtest_pipeline.storage.run_tables.run_search import note_request
+from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.strategies.cross_section.cross_section_file import cross_section_from_toml
 from backtest_pipeline.strategies.cross_section.definition import CrossSection
 from backtest_pipeline.strategies.known_strategies import catalogue, look_again
@@ -38,17 +42,33 @@ def rule_of_spec(spec: CrossSectionSpec) -> CrossSection:
 
 
 def run_cross_section(
-    workspace: Workspace, spec: CrossSectionSpec, *, rebuild: bool = False
+    workspace: Workspace,
+    settings: Settings,
+    spec: CrossSectionSpec,
+    user: str = "",
+    *,
+    bars: str = "",
+    rebuild: bool = False,
 ) -> UUID:
     """Rank the universe of a spec, trade it, and store the run; returns its id.
+
+    It counts as a run. Arguments as those of `execution.execute`.
 
     Raises:
         UnknownName, InvalidInput, BadSymbols, RuleError: for an invalid spec, with the reason.
         BacktestError: where no features are stored.
     """
-    terms = RankedTerms(spec.config(), Window(spec.start, spec.end), tuple(spec.symbols))
-    rule = rule_of_spec(spec)
-    return run_ranked(workspace, rule, spec.timeframe, terms, rebuild=rebuild)[0]
+    if bars:
+        raise InvalidInput("a cross-section ranks stored features: leave out bars, and refresh")
+    exchange = EXTERNAL if workspace.external is not None else exchange_of(settings.bars)
+    with counted(workspace, "run", exchange=exchange, timeframe=spec.timeframe):
+        terms = RankedTerms(spec.config(), Window(spec.start, spec.end), tuple(spec.symbols))
+        rule = rule_of_spec(spec)
+        run_id, _ = run_ranked(workspace, rule, spec.timeframe, terms, rebuild=rebuild)
+        if user:
+            with workspace.database.begin() as connection:
+                note_request(connection, [run_id], user)
+    return run_id
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from backtest_pipeline.simulation.cross_section.targets import (
     with_scores,
 )
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.inputs import require_bars
+from backtest_pipeline.simulation.inputs import require_bars, unusable
 from backtest_pipeline.simulation.marks import marks_of
 from backtest_pipeline.simulation.metrics.metrics import compute_metrics_batch
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
@@ -39,6 +39,8 @@ class RankedBook:
 
     Attributes:
         assets: its assets in alphabetical order, those with bars in the window.
+        left: number of bars of an asset from the first one on that cannot be traded on; it counts
+            as delisted from there.
         scores: what was ranked, at each instant.
         targets: the weights that were decided.
         rebalanced: the account.
@@ -49,6 +51,7 @@ class RankedBook:
     """
 
     assets: tuple[str, ...]
+    left: dict[str, int]
     scores: Scores
     targets: Targets
     rebalanced: Rebalanced
@@ -72,6 +75,22 @@ def require_plain(config: SimulationConfig) -> None:
             f"{', '.join(given)}: a cross-section has no such setting; it has {', '.join(_HELD)}, "
             "and the strategy says the rest"
         )
+
+
+def until_unusable(panel: Panel) -> np.ndarray:
+    """Rows before the first one of their asset that cannot be traded on, bool `(n_rows,)`.
+
+    What follows a bad bar is another market, such as after a new denomination; what came before it
+    stays as it was known then.
+    """
+    n_bad = np.cumsum(unusable(panel))
+    before = np.append(0, n_bad)[panel.offsets[:-1]]
+    return n_bad - before[panel.segment_of_row] == 0
+
+
+def _lost(panel: Panel, is_usable: np.ndarray) -> list[int]:
+    lost = np.bincount(panel.segment_of_row[~is_usable], minlength=len(panel.assets))
+    return lost.tolist()
 
 
 def simulate_ranked(
@@ -101,7 +120,9 @@ def simulate_ranked(
             rebalance, with the reason.
     """
     require_plain(config)
-    kept = panel.take(np.ones(len(panel), bool) if window is None else window)
+    is_usable = until_unusable(panel)
+    traded = is_usable if window is None else is_usable & window
+    kept = panel.take(traded)
     names = sorted(a for a, n in zip(kept.assets, kept.lengths.tolist(), strict=True) if n)
     if len(names) < 2:
         raise BadSymbols(
@@ -109,7 +130,7 @@ def simulate_ranked(
             f"{', '.join(names) or 'none'} has bars in the window; give more symbols"
         )
     scored = with_scores(rule, panel)
-    bars = (scored if window is None else scored.take(window)).select(names)
+    bars = scored.take(traded).select(names)
     require_bars(bars)
     ts, table = instants_of(bars, np.arange(len(names)))
     if len(ts) < _FEWEST_BARS:
@@ -133,6 +154,11 @@ def simulate_ranked(
     nothing = np.zeros(0, np.int64)
     return RankedBook(
         assets=tuple(names),
+        left={
+            asset: int(n)
+            for asset, n in zip(panel.assets, _lost(panel, is_usable), strict=True)
+            if n
+        },
         scores=scores,
         targets=targets,
         rebalanced=rebalanced,

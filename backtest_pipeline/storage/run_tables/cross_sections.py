@@ -32,24 +32,20 @@ def require_features(cursor: Cursor, versions: Mapping[str, str]) -> None:
 
 
 def retire_cross_section(cursor: Cursor, runs: pa.Table) -> None:
-    """Mark the run of the same name, universe and window as not current.
+    """Mark the run of the same name, universe, window and costs as not current.
 
     Args:
         cursor: cursor of the transaction.
         runs: one row of `backtest_runs` that is about to be published.
     """
-    (row,) = runs.select(["signal_name", "tf", "window_start", "window_end", "config"]).to_pylist()
+    (row,) = runs.select(["signal_name", "tf", "config"]).to_pylist()
     copy.run(
         cursor,
         "UPDATE backtest_runs SET is_current = FALSE WHERE is_current AND split = 'cross_section'"
         " AND signal_name = $1 AND tf = $2"
-        " AND window_start IS NOT DISTINCT FROM $3::text::date"
-        " AND window_end IS NOT DISTINCT FROM $4::text::date"
-        " AND config -> 'symbols' = $5::text::jsonb -> 'symbols'",
+        " AND config - 'params' - 'symbol' = $3::text::jsonb - 'params' - 'symbol'",
         row["signal_name"],
         row["tf"],
-        None if row["window_start"] is None else str(row["window_start"]),
-        None if row["window_end"] is None else str(row["window_end"]),
         row["config"],
     )
 

@@ -103,13 +103,15 @@ def runs_to_rank(connection: Connection, metrics: Sequence[str]) -> list[dict[st
                first_tried(r.run_id) AS first_tried,
                (r.config ->> 'initial_cash')::float8 AS initial_cash,
                coalesce(r.config ->> 'engine', 'account') AS engine,
-               coalesce(r.artifact_uri = ANY (v.uris), FALSE) AS of_refresh
+               coalesce(r.artifact_uri = ANY (v.uris), r.split = 'cross_section'
+                   AND t.source = 'refresh', FALSE) AS of_refresh
         FROM visible_runs r JOIN backtest_metrics m USING (run_id)
         LEFT JOIN dim_assets a ON a.id = r.id
         LEFT JOIN quarantined_runs q USING (run_id)
         LEFT JOIN trials t USING (trial_id)
         LEFT JOIN dataset_versions v ON (v.dataset, v.id, v.tf) = ('backtests', r.id, r.tf)
         WHERE r.is_current AND r.status = 'completed'
+            AND (a.id IS NOT NULL OR r.split = 'cross_section')
         ORDER BY r.tf, r.signal_name, r.symbol, r.run_id
     """  # noqa: S608 - our own literals
     return with_provenance(connection.execute(text(query)).mappings())

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import dagster as dg
 
+from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.defs.running import rectangle, require_success, run_job, told
-from backtest_pipeline_tests.defs.test_io_managers import read
 from backtest_pipeline_tests.own_strategies import own_strategies, write
 from backtest_pipeline_tests.sql import column
 
@@ -37,7 +37,9 @@ def test_each_timeframe_has_a_run_of_each_cross_section(
         (event,) = told(instance, run, "cross_sections").values()
         assert event.metadata["dagster/row_count"].value == 1
         assert event.metadata["cross_sections_computed"].value == 1
-        frame = read(instance, "cross_sections", "1D")
+        frame = build_definitions().load_asset_value(
+            "cross_sections", instance=instance, partition_key="1D"
+        )
         assert frame["signal_name"].tolist() == ["strength"]
         assert {"mean_ic", "icir", "sharpe"} <= set(frame)
         flat = RULES.format(score="close / close").replace("strength", "flat")

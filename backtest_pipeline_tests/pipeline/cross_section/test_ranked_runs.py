@@ -12,13 +12,16 @@ import pytest
 from backtest_pipeline.market.errors import BadSymbols, InvalidInput, UnknownColumn, UnknownName
 from backtest_pipeline.pipeline.cross_section.ranked_identity import RankedTerms
 from backtest_pipeline.pipeline.cross_section.ranked_runs import run_ranked
+from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard
 from backtest_pipeline.pipeline.replay.bundle_verifier import problems_of
 from backtest_pipeline.pipeline.replay.export import bundle_files
 from backtest_pipeline.pipeline.replay.replay import ReplayVerdict, replay_runs
 from backtest_pipeline.pipeline.result_rows import cross_section_result
 from backtest_pipeline.pipeline.runs.identity import Window
 from backtest_pipeline.pipeline.runs.query import get_run, run_timeseries
+from backtest_pipeline.pipeline.runs.retention import delete_runs
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.run_tables.leaderboard import runs_to_rank
 from backtest_pipeline.storage.run_tables.runs import with_provenance
 from backtest_pipeline.strategies.cross_section.definition import CrossSection
 from backtest_pipeline_tests.sql import column, execute_sql, scalar
@@ -75,10 +78,7 @@ def test_a_window_and_a_universe_are_runs_of_their_own(refreshed: Workspace) -> 
     few = run_ranked(refreshed, MOMENTUM, "1D", RankedTerms(symbols=("S-ALPHA", "S-MU")))[0]
     assert len({whole, cut, few}) == 3
     run = get_run(refreshed, cut)
-    assert (run.first_ts.date(), run.window) == (
-        date(2023, 1, 1),
-        (date(2023, 1, 1), date(2023, 9, 1)),
-    )
+    assert (run.first_ts.date(), run.window) == (first, dates)
     assert run.is_current
     assert get_run(refreshed, whole).is_current
     changed = run_ranked(refreshed, replace(MOMENTUM, count=1), "1D", RankedTerms())[0]
@@ -173,3 +173,24 @@ def test_a_run_without_inputs_is_an_error_that_names_them(stored: tuple[Workspac
             [{"run_id": run_id, "snapshot_id": None, "dataset_version_ids": {"a": "b"}}]
         )
     assert cross_section_result(workspace, run_id).snapshot_id
+
+
+def test_the_leaderboard_ranks_runs_of_the_asset(refreshed: Workspace) -> None:
+    run_id, _ = run_ranked(refreshed, MOMENTUM, "1D", RankedTerms(), "refresh")
+    by_hand, _ = run_ranked(refreshed, replace(MOMENTUM, name="other"), "1D", RankedTerms())
+    with refreshed.database.begin() as connection:
+        of_refresh = {row["run_id"]: row["of_refresh"] for row in runs_to_rank(connection)}
+    assert (of_refresh[run_id], of_refresh[by_hand]) == (True, False)
+    board = publish_leaderboard(refreshed)
+    rows = {row["run_id"]: row for row in board.rows}
+    assert rows[run_id]["rank"] is not None
+    assert rows[run_id]["signal_name"] == "momentum"
+    assert rows[by_hand]["unranked"]
+
+
+def test_retention_and_a_backup_of_the_files_know_the_run(refreshed: Workspace) -> None:
+    run_id, _ = run_ranked(refreshed, MOMENTUM, "1D", RankedTerms())
+    uri = get_run(refreshed, run_id).artifact_uri
+    delete_runs(refreshed, [run_id])
+    assert scalar(refreshed, RUNS) == 0
+    assert refreshed.artifacts.gone([uri]) == {uri}

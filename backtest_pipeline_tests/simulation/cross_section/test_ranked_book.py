@@ -201,3 +201,17 @@ def test_a_short_that_ruins_the_account_ends_the_run() -> None:
     assert found.rebalanced.is_ruined
     assert found.rebalanced.equity[-1] == 0.0
     assert 10_000 + found.account.trades.pnl.sum() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_bad_bar_ends_its_asset_and_no_other() -> None:
+    panel = universe(5, 80, 2)
+    jump = panel.rows_of("A002").start + 40
+    prices = {n: panel[n].copy() for n in ("open", "high", "low", "close")}
+    for column in prices.values():
+        column[jump : panel.rows_of("A002").stop] *= 1000
+    found, whole = booked(MOMENTUM, panel.with_columns(prices)), booked(MOMENTUM, panel)
+    length = panel.rows_of("A002").stop - jump
+    assert found.left == {"A002": length}
+    n = int(np.searchsorted(found.scores.ts, panel.ts[jump]))
+    np.testing.assert_array_equal(found.rebalanced.equity[:n], whole.rebalanced.equity[:n])
+    assert np.isnan(found.scores.score[n:, found.assets.index("A002")]).all()

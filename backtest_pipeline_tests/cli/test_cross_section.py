@@ -1,0 +1,73 @@
+"""`backtest-pipeline cross-section`, and `strategies` on what ranks a universe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backtest_pipeline_tests.cli.conftest import CommandLine
+from backtest_pipeline_tests.own_strategies import write
+
+STRENGTH = """
+kind = "cross_section"
+name = "strength"
+description = "Hold what has risen most."
+score = "close / shift(close, 20) - 1"
+count = 1
+"""
+IN_PYTHON = """
+from backtest_pipeline import CrossSection
+
+STRATEGY = CrossSection(
+    "strength_py", score="close / shift(close, 20) - 1", count=1, rebalance="monthly"
+)
+"""
+
+
+@pytest.fixture
+def folder(cli: CommandLine, tmp_path: Path) -> Path:
+    tmp_path.chmod(0o755)
+    home = tmp_path / "home" / "strategies"
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o755)
+    return home
+
+
+def test_a_cross_section_is_listed_shown_checked_and_run(cli: CommandLine, folder: Path) -> None:
+    write(folder, "strength.toml", STRENGTH)
+    write(folder, "strength_py.py", IN_PYTHON)
+    listed = cli.json("strategies", "list")["cross_sections"]
+    assert [one["cross_section"] for one in listed] == ["strength", "strength_py"]
+    assert cli.json("strategies", "show", "strength")["rebalance"] == "weekly"
+    checked = cli.json("strategies", "check", "strength")
+    assert checked["probes"] == 9
+    assert checked["rebalances"]["traded"] > 50
+    assert "no look-ahead found in 9 other futures" in cli("strategies", "check", "strength").out
+    for asset in ("S-ALPHA", "S-BETA"):
+        assert cli("run", "--strategy", "rsi", "--asset", asset).code == 0
+    found = cli.json("cross-section", "run", "--strategy", "strength")
+    assert found["symbols"] == ["S-ALPHA", "S-BETA"]
+    assert found["notes"] == ["an information coefficient of two assets is always 1 or -1"]
+    given = cli.json("cross-section", "run", "--strategy", "strength", "--assets", "S-BETA,S-ALPHA")
+    assert given["metrics"] == found["metrics"]
+    text = cli("cross-section", "run", "--strategy", "strength_py").out
+    assert "rebalances: " in text
+    shown = cli.json("runs", "show", found["run_id"])
+    assert shown["results"]["cross_section"]["figures"] == found["information"]
+
+
+def test_what_is_wrong_is_said_at_its_place(cli: CommandLine, folder: Path) -> None:
+    write(folder, "wrong.toml", STRENGTH.replace("strength", "wrong").replace("20)", "20"))
+    write(folder, "typo.toml", STRENGTH.replace("strength", "typo") + 'weigths = "equal"\n')
+    write(folder, "kinds.toml", STRENGTH.replace("strength", "kinds").replace("= 1", '= "1"'))
+    refused = cli.json("strategies", "list")["refused"]
+    assert "did you mean weights" in refused["typo"]
+    assert "count" in refused["kinds"]
+    assert "score" in refused["wrong"]
+    answer = cli("cross-section", "run", "--strategy", "typo")
+    assert answer.code == 1
+    assert "weigths" in answer.message
+    assert "either strategy" in cli("cross-section", "run").message
+    answer = cli("cross-section", "run", "--strategy", "rsi_mean_revert")
+    assert "a strategy on single assets" in answer.message
