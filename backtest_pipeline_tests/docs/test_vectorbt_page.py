@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,12 +41,11 @@ def test_the_strategy_with_an_indicator_of_vectorbt_trades_and_explores(tmp_path
 
 
 def test_their_rsi_and_atr_are_not_wilder_s() -> None:
-    from vectorbt import ATR, RSI
-
+    vbt: Any = import_module("vectorbt")
     features = build_features(load_bars(asset="S-ALPHA").iloc[:400])
     high, low, close = (features[name] for name in ("high", "low", "close"))
     for ewm in (False, True):
-        rsi = RSI.run(close, 14, ewm=ewm).rsi.iloc[-200:]
-        atr = ATR.run(high, low, close, 14, ewm=ewm).atr.iloc[-200:]
+        rsi = vbt.RSI.run(close, 14, ewm=ewm).rsi.iloc[-200:]
+        atr = vbt.ATR.run(high, low, close, 14, ewm=ewm).atr.iloc[-200:]
         assert np.abs(rsi - features["rsi_14"].iloc[-200:]).max() > 5
         assert np.abs(atr / features["atr_14"].iloc[-200:] - 1).max() > 0.05
