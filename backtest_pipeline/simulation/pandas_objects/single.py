@@ -33,6 +33,7 @@ from backtest_pipeline.simulation.orders import NOTHING_PENDING
 from backtest_pipeline.simulation.pandas_objects.frames import bars_panel, daily_panel, events_of
 from backtest_pipeline.simulation.trades import Trades, trade_columns
 from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.engine_names import EngineName
 from backtest_pipeline.trading.sizing import FixedFractional, Sizing
 from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
 
@@ -100,6 +101,7 @@ def simulate(
     cooldown_bars: int = 0,
     intrabar: str = IntrabarOrder.STOP_FIRST.value,
     risk_free: float = 0.0,
+    engine: str = EngineName.ACCOUNT.value,
     timeframe: str | None = None,
 ) -> SimulationResult:
     """Simulate conditions on one asset; those at the close of bar t act at the open of bar t + 1.
@@ -132,13 +134,14 @@ def simulate(
         intrabar: `stop_first` or `target_first`, if one bar reaches both and finer bars do not
             decide.
         risk_free: risk-free return per day, a fraction.
+        engine: `account`, or `vectorbt` for what it can hold (docs/vectorbt.md).
         timeframe: name of the bars' timeframe; inferred from their spacing by default.
 
     Raises:
         InvalidInput: for fewer than two bars, timestamps without a time zone, unsorted or repeated,
             prices that are not positive, an open or close outside low..high, or signals that do not
             match the bars. Nothing is skipped or filled silently.
-        UnknownName: for a timeframe, intrabar order or benchmark that does not exist.
+        UnknownName: for a timeframe, intrabar order, engine or benchmark that does not exist.
 
     Examples:
         >>> import pandas as pd
@@ -178,6 +181,7 @@ def simulate(
         cooldown_bars=cooldown_bars,
         intrabar=IntrabarOrder.of(intrabar),
         risk_free=risk_free,
+        engine=EngineName.of(engine),
     )
     own = [name for name in columns_read([config.rules]) if name in bars.columns]
     panel = panel.with_columns({name: bars[name].to_numpy(np.float64) for name in own})
