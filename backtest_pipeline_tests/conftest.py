@@ -128,6 +128,24 @@ def database(template: Database) -> Iterator[Database]:
     yield from database_like(template, "backtest")
 
 
+@pytest.fixture(scope="session")
+def with_dagster(template: Database, open_folder: Path) -> Iterator[str]:
+    """Name of a migrated database with Dagster's tables, which take it half a second to make."""
+    from backtest_pipeline.defs.instance import open_instance
+    from backtest_pipeline.storage.settings import load_settings
+
+    for database in database_like(template, "backtest"):
+        open_instance(load_settings(home=open_folder / "dagster"), database).dispose()
+        database.close()
+        yield database.where.rpartition("/")[2]
+
+
+@pytest.fixture
+def dagster_database(template: Database, with_dagster: str) -> Iterator[Database]:
+    """A migrated database of its own with Dagster's tables."""
+    yield from database_like(template, with_dagster)
+
+
 @pytest.fixture
 def workspace(database: Database, tmp_path: Path) -> Workspace:
     """An empty store: that database, and a folder for artifacts."""

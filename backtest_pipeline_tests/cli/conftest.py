@@ -82,6 +82,12 @@ class CommandLine:
 
 
 @pytest.fixture
+def database(dagster_database: Database) -> Database:
+    """A migrated database of its own, as after a first command that told Dagster something."""
+    return dagster_database
+
+
+@pytest.fixture
 def cli(
     database: Database,
     tmp_path: Path,

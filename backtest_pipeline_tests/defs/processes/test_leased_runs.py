@@ -25,6 +25,12 @@ LEASES = "dagster_run_leases"
 
 
 @pytest.fixture
+def database(dagster_database: Database) -> Database:
+    """One that has Dagster's tables already."""
+    return dagster_database
+
+
+@pytest.fixture
 def own_instance(store: Database, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """This project's instance on the database of the test."""
     with open_instance(load_settings(home=tmp_path), store) as instance:
