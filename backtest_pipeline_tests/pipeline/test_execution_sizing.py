@@ -50,28 +50,25 @@ def verdicts(workspace: Workspace, *run_ids: Any) -> list[ReplayVerdict]:
     return [run.verdict for run in replay_runs(workspace, [str(one) for one in run_ids])]
 
 
-@pytest.mark.parametrize(
-    ("rules", "sizing"),
-    [
-        (BY_BAR, {"mode": "expression", "fraction": "0.02 / (atr_14 / close)"}),
-        (BY_NUMBER, {"mode": "fixed", "fraction": 0.2}),
-    ],
-)
-def test_a_run_has_the_sizing_of_its_strategy_unless_it_names_one(
-    workspace: Workspace, rules: str, sizing: dict[str, Any]
-) -> None:
-    own = result(workspace, rules=rules)
-    all_of_it = result(workspace, rules=rules, sizing={"mode": "fixed", "fraction": 1.0})
+def test_a_run_has_the_sizing_of_its_strategy_unless_it_names_one(workspace: Workspace) -> None:
     plain = result(workspace, rules=RULES)
     configs = "SELECT config -> :of FROM backtest_runs WHERE run_id = :run"
-    assert column(workspace, configs, run=str(own.run_id), of="sizing") == [sizing]
-    assert column(workspace, configs, run=str(own.run_id), of="stops") == [STOPS | NO_OTHERS]
-    assert own.metrics["total_return"] != plain.metrics["total_return"]
-    assert all_of_it.metrics == plain.metrics
-    assert len({own.run_id, all_of_it.run_id, plain.run_id}) == 3
-    named = result(workspace, rules=rules, sizing=sizing, stops=STOPS)
-    assert (named.run_id, named.config_hash) == (own.run_id, own.config_hash)
-    assert verdicts(workspace, own.run_id, all_of_it.run_id) == [ReplayVerdict.SAME] * 2
+    made = list[Any]()
+    for rules, sizing in (
+        (BY_BAR, {"mode": "expression", "fraction": "0.02 / (atr_14 / close)"}),
+        (BY_NUMBER, {"mode": "fixed", "fraction": 0.2}),
+    ):
+        own = result(workspace, rules=rules)
+        all_of_it = result(workspace, rules=rules, sizing={"mode": "fixed", "fraction": 1.0})
+        assert column(workspace, configs, run=str(own.run_id), of="sizing") == [sizing]
+        assert column(workspace, configs, run=str(own.run_id), of="stops") == [STOPS | NO_OTHERS]
+        assert own.metrics["total_return"] != plain.metrics["total_return"]
+        assert all_of_it.metrics == plain.metrics
+        named = result(workspace, rules=rules, sizing=sizing, stops=STOPS)
+        assert (named.run_id, named.config_hash) == (own.run_id, own.config_hash)
+        made += [own.run_id, all_of_it.run_id]
+    assert len({*made, plain.run_id}) == 5
+    assert verdicts(workspace, *made) == [ReplayVerdict.SAME] * 4
 
 
 @pytest.mark.parametrize("rules", [BY_BAR, BY_NUMBER])
@@ -103,16 +100,16 @@ def test_a_sweep_s_trials_are_those_of_the_runs(workspace: Workspace, rules: str
     assert len(set(returns)) == 2
 
 
-@pytest.mark.parametrize("rules", [BY_BAR, BY_NUMBER])
-def test_each_fold_of_a_walk_forward_is_sized_by_its_own_choice(
-    workspace: Workspace, rules: str
-) -> None:
-    walk = {"kind": "walkforward", "train_days": 400, "test_days": 200, "rules": rules}
-    walked = result(workspace, **walk)
-    all_of_it = result(workspace, **walk, sizing={"mode": "fixed", "fraction": 1.0})
-    assert walked.run_id != all_of_it.run_id
-    assert walked.metrics["total_return"] != all_of_it.metrics["total_return"]
-    assert verdicts(workspace, walked.run_id, all_of_it.run_id) == [ReplayVerdict.SAME] * 2
+def test_each_fold_of_a_walk_forward_is_sized_by_its_own_choice(workspace: Workspace) -> None:
+    made = list[Any]()
+    for rules in (BY_BAR, BY_NUMBER):
+        walk = {"kind": "walkforward", "train_days": 400, "test_days": 200, "rules": rules}
+        walked = result(workspace, **walk)
+        all_of_it = result(workspace, **walk, sizing={"mode": "fixed", "fraction": 1.0})
+        assert walked.run_id != all_of_it.run_id
+        assert walked.metrics["total_return"] != all_of_it.metrics["total_return"]
+        made += [walked.run_id, all_of_it.run_id]
+    assert verdicts(workspace, *made) == [ReplayVerdict.SAME] * 4
 
 
 SIZED, STOPPED = "sizing=lambda p: ByExpression({})", "stops=lambda p: StopRules(stop_loss={})"
