@@ -10,9 +10,9 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 import backtest_pipeline.sources as folder
-from backtest_pipeline.sources.base import BarSource
 
 if TYPE_CHECKING:
+    from backtest_pipeline.sources.base import BarSource
     from backtest_pipeline.sources.cache import BarCache
 
 EXCHANGES = tuple(found.name for found in iter_modules(folder.__path__) if found.ispkg)

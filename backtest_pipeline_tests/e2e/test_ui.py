@@ -31,7 +31,7 @@ from backtest_pipeline_tests.running_up import (
 from backtest_pipeline_tests.waiting import LIMIT_S, gate_for, until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import BrowserContext, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CANARY = "SECRET-CANARY"
@@ -52,9 +52,9 @@ def ui(open_folder: Path) -> Iterator[RunningUp]:
         yield up
 
 
-@pytest.fixture
-def page(ui: RunningUp) -> Iterator[Page]:
-    """A browser's page whose relative addresses are the UI's."""
+@pytest.fixture(scope="module")
+def context(ui: RunningUp) -> Iterator[BrowserContext]:
+    """A browser that the token is shown to once, and which keeps the UI's scripts."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -63,11 +63,18 @@ def page(ui: RunningUp) -> Iterator[Page]:
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         context = browser.new_context(base_url=ui.url, viewport={"width": 1400, "height": 1200})
-        page = context.new_page()
-        page.set_default_timeout(LIMIT_S * 1000)
-        page.goto(ui.first_page)
-        yield page
+        context.set_default_timeout(LIMIT_S * 1000)
+        yield context
         browser.close()
+
+
+@pytest.fixture
+def page(ui: RunningUp, context: BrowserContext) -> Iterator[Page]:
+    """A browser's page whose relative addresses are the UI's."""
+    page = context.new_page()
+    page.goto(ui.first_page, wait_until="commit")
+    yield page
+    page.close()  # or it would go on asking the webserver
 
 
 def test_materializing_one_partition_shows_its_backtests(page: Page) -> None:

@@ -92,35 +92,34 @@ def test_of_two_strategies_of_one_name_neither_is_taken(folder: Path) -> None:
     assert "shipped and " in catalogue().refused["ema_crossover"]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "why"),
-    [
-        ('name="dip"', 'name="Dip!"', "its name 'Dip!' must be lower-case"),
-        ('grid={"z"', 'grid={"w"', "its grid names 'w', which is no parameter"),
-        ('{"z": 2.0, "length": 20}}', '{"z": -1.0}}', "parameters of preset dip_2_20 are refused"),
-        ("params_type=Dip", "params_type=dict", "must be a class derived from Params"),
-        (
-            '("close",)',
-            "(params.nothing,)",
-            "with its defaults: dip: columns() fails: ",
-        ),
-        ('("close",)', '"close"', "columns() returns 'close', no tuple of names"),
-        ("(1.0, 2.0)", "2.0", "its grid must be a mapping of parameters to lists of numbers"),
-        ("(10, 20)", '("10", "20")', "its grid must be a mapping of parameters to lists of"),
-        ('presets={"dip_2_20"', 'presets={"Dip 2/20"', "its preset 'Dip 2/20' must be lower-case"),
-        ('{"z": 2.0, "length": 20}}', "None}", "preset dip_2_20 must be a mapping"),
-        ('presets={"dip_2_20": {"z": 2.0, "length": 20}}', 'presets=["a"]', "its presets must be"),
-        ("grid={", "stops=lambda params: 5,\n    grid={", "stops() returns 5, no StopRules"),
-        ("grid={", "cooldown=lambda params: -1,\n    grid={", "cooldown() returns -1, no whole"),
-    ],
-)
-def test_a_strategy_that_breaks_the_contract_is_refused(
-    folder: Path, old: str, new: str, why: str
-) -> None:
-    assert old in DIP
-    write(folder, "dip.py", DIP.replace(old, new))
+BROKEN = [
+    ('name="dip"', 'name="Dip!"', "its name 'Dip!' must be lower-case"),
+    ('grid={"z"', 'grid={"w"', "its grid names 'w', which is no parameter"),
+    ('{"z": 2.0, "length": 20}}', '{"z": -1.0}}', "parameters of preset dip_2_20 are refused"),
+    ("params_type=Dip", "params_type=dict", "must be a class derived from Params"),
+    (
+        '("close",)',
+        "(params.nothing,)",
+        "with its defaults: dip: columns() fails: ",
+    ),
+    ('("close",)', '"close"', "columns() returns 'close', no tuple of names"),
+    ("(1.0, 2.0)", "2.0", "its grid must be a mapping of parameters to lists of numbers"),
+    ("(10, 20)", '("10", "20")', "its grid must be a mapping of parameters to lists of"),
+    ('presets={"dip_2_20"', 'presets={"Dip 2/20"', "its preset 'Dip 2/20' must be lower-case"),
+    ('{"z": 2.0, "length": 20}}', "None}", "preset dip_2_20 must be a mapping"),
+    ('presets={"dip_2_20": {"z": 2.0, "length": 20}}', 'presets=["a"]', "its presets must be"),
+    ("grid={", "stops=lambda params: 5,\n    grid={", "stops() returns 5, no StopRules"),
+    ("grid={", "cooldown=lambda params: -1,\n    grid={", "cooldown() returns -1, no whole"),
+]
+
+
+def test_strategies_that_break_the_contract_are_refused(folder: Path) -> None:
+    for n, (old, new, _) in enumerate(BROKEN):  # one process tries them all
+        assert old in DIP
+        write(folder, f"dip_{n}.py", DIP.replace(old, new))
     look_again()
-    assert why in catalogue().refused["dip"]
+    for n, (_, _, why) in enumerate(BROKEN):
+        assert why in catalogue().refused[f"dip_{n}"]
 
 
 def test_a_module_of_a_folder_that_cannot_be_read_refuses_that_folder_alone(folder: Path) -> None:

@@ -91,11 +91,13 @@ def _watch(folder: Path) -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     # As a user of the embedded server it is the last one, which stops the server.
-    from backtest_pipeline.storage.postgres.database import open_database
+    from backtest_pipeline.storage.postgres.embedded import embedded_server
     from backtest_pipeline.storage.settings import load_settings
 
-    with suppress(BacktestError):  # what cannot be opened need not be stopped
-        open_database(load_settings()).close()
+    with suppress(BacktestError):  # what cannot be started need not be stopped
+        settings = load_settings()
+        if settings.run_store_mode == "embedded":
+            embedded_server(settings.home)
     sys.stdin.buffer.read()
     os.killpg(os.getpgrp(), signal.SIGTERM)
     _wait_for_others(_TERM_S)
