@@ -38,6 +38,7 @@ OVER_SEVERAL = {
     "cli/test_bad_surroundings.py": "a store, a folder or settings that no command can use",
     "cli/test_external.py": "all commands on the user's own table",
     "cli/test_secrets.py": "no command tells a password",
+    "defs/automation/test_simulated_quarter.py": "weeks of ticks of all schedules of backfills",
     "defs/test_code_location.py": "definitions.py and defs in a process of Dagster's",
     "defs/test_other_schemas.py": "runs and sensors on the schema of another release",
     "defs/test_private.py": "which modules use what is private of Dagster",

@@ -7,7 +7,7 @@ import dagster as dg
 from backtest_pipeline.defs.asset_checks import freshness_check, grain_check
 from backtest_pipeline.defs.assets.market import CMC_FEATURES, bars
 from backtest_pipeline.defs.assets.signals import signals
-from backtest_pipeline.defs.automation.conditions import INPUT_CHANGED
+from backtest_pipeline.defs.automation.automation_conditions import INPUT_CHANGED
 from backtest_pipeline.defs.automation.declared import as_sensor
 from backtest_pipeline.defs.automation.selections import begin_step
 from backtest_pipeline.defs.jobs import refresh_job

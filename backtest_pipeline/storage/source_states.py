@@ -93,3 +93,25 @@ def read_times(connection: Connection, timeframes: Sequence[str]) -> dict[Partit
         {"timeframes": list(timeframes)},
     )
     return {Partition(symbol, tf): at for symbol, tf, at in rows}
+
+
+def newest_bars(
+    connection: Connection, dataset: str, trait: str
+) -> list[tuple[Partition, int, bool]]:
+    """The newest row of each partition of a dataset that has any, of assets that are not synthetic.
+
+    Returns:
+        Partition, stamp of its newest row in microseconds since 1970 UTC, and whether its asset has
+        the trait at any timeframe.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT a.symbol, v.tf, (extract(epoch FROM v.last_ts) * 1000000)::bigint,
+                   EXISTS (SELECT FROM asset_identity i WHERE i.id = v.id AND i.trait = :trait)
+            FROM dataset_versions v JOIN dim_assets a USING (id)
+            WHERE v.dataset = :dataset AND v.n_rows > 0 AND NOT a.is_synthetic
+            ORDER BY a.symbol, v.tf
+        """),
+        {"dataset": dataset, "trait": trait},
+    )
+    return [(Partition(symbol, tf), last, has_it) for symbol, tf, last, has_it in rows]

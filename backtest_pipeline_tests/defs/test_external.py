@@ -87,7 +87,9 @@ def test_the_lineage_begins_with_the_users_table(monkeypatch: pytest.MonkeyPatch
     assert table.metadata["filters"] == {"alignment_source": "multi_tf", "venue_id": "1"}
     assert {s.name for s in definitions.sensors or []} == {
         "external_features",
+        "conditions",
         "portfolio_rollups_after_backtests",
+        "run_failures",
         "replans",
         "requested_jobs",
         "store_timeframes",

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from backtest_pipeline.defs.automation.conditions import INPUT_CHANGED
+from backtest_pipeline.defs.automation.automation_conditions import INPUT_CHANGED
 from backtest_pipeline.defs.automation.selections import begin_step
 from backtest_pipeline.defs.metadata import table_schema
 from backtest_pipeline.defs.resources import WorkspaceResource

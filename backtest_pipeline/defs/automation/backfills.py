@@ -28,7 +28,7 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.use_cases.due_partitions import (
     BarsClose,
     Due,
-    Reason,
+    DueReason,
     due_partitions,
     offered_symbols,
 )
@@ -112,7 +112,7 @@ def _request(
     )
 
 
-def _name_of(wanted: Mapping[Partition, Reason], due: Due) -> str:
+def _name_of(wanted: Mapping[Partition, DueReason], due: Due) -> str:
     """The same for the same partitions, due for the same reasons since the same bars closed."""
     return combined(*(f"{p} {reason} {due.closed[p.timeframe]}" for p, reason in wanted.items()))
 

@@ -18,14 +18,14 @@ from backtest_pipeline.pipeline.monitoring.notices import (
 )
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.migrations import opened
-from backtest_pipeline.storage.settings import load_settings, read_settings
-from backtest_pipeline.storage.tables.run_notices import (
+from backtest_pipeline.storage.run_notices import (
     DueNotice,
     claim_notice,
     mark_sent,
     mark_unsent,
     note_failures,
 )
+from backtest_pipeline.storage.settings import load_settings, read_settings
 
 _LATELY = timedelta(days=1)
 _MOST_RUNS = 200

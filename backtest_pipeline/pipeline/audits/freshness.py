@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import text
-
 from backtest_pipeline.market.asset_identity import Trait
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US, timeframe
 from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.storage.source_states import newest_bars
 
 
 @dataclass(frozen=True)
@@ -39,19 +38,11 @@ def freshness(workspace: Workspace, at_us: int) -> Freshness:
         at_us: the time, in microseconds since 1970 UTC.
     """
     with workspace.database.begin() as connection:
-        rows = connection.execute(
-            text("""
-                SELECT a.symbol, v.tf, (extract(epoch FROM v.last_ts) * 1000000)::bigint,
-                       EXISTS (SELECT FROM asset_identity i
-                               WHERE i.id = v.id AND i.trait = :delisted)
-                FROM dataset_versions v JOIN dim_assets a USING (id)
-                WHERE v.dataset = :dataset AND v.n_rows > 0 AND NOT a.is_synthetic
-                ORDER BY a.symbol, v.tf
-            """),
-            {"dataset": workspace.price_dataset, "delisted": Trait.ENDED.value},
-        ).all()
-    ended = {symbol for symbol, _, _, is_delisted in rows if is_delisted}
-    of_live = [(Partition(s, tf), last + CLOSE_STAMP_US) for s, tf, last, d in rows if not d]
+        rows = newest_bars(connection, workspace.price_dataset, Trait.ENDED)
+    ended = {partition.asset for partition, _, is_delisted in rows if is_delisted}
+    of_live = [
+        (partition, last + CLOSE_STAMP_US) for partition, last, is_over in rows if not is_over
+    ]
     needed = {tf: timeframe(tf).last_closes(at_us)[1] for tf in {p.timeframe for p, _ in of_live}}
     late = {p: (at_us - end) / DAY_US for p, end in of_live if end < needed[p.timeframe]}
     return Freshness(len(of_live), late, tuple(sorted(ended)))

@@ -32,7 +32,7 @@ _SILENT = 8
 _MOST_NAMED = 5
 
 
-class Reason(StrEnum):
+class DueReason(StrEnum):
     """Why a partition is due."""
 
     MISSING = "missing"
@@ -76,7 +76,7 @@ class Due:
         closed: when the last bar of each timeframe closed, microseconds since 1970 UTC.
     """
 
-    reasons: Mapping[Partition, Reason]
+    reasons: Mapping[Partition, DueReason]
     looked_at: int
     absent: tuple[str, ...]
     closed: Mapping[str, int]
@@ -142,7 +142,7 @@ def due_partitions(
     wanted = [p for p in partitions if offered is None or p.asset in offered]
     absent = sorted({p.asset for p in partitions} - {p.asset for p in wanted})
 
-    def look() -> dict[Partition, Reason]:
+    def look() -> dict[Partition, DueReason]:
         stale = _stale(workspace, config, wanted, is_built=source is not None)
         with workspace.database.begin() as connection:
             stored = read_versions(connection, BacktestsStage.name, wanted)
@@ -156,10 +156,10 @@ def due_partitions(
 
 def _reason(
     partition: Partition, stored: Mapping[Partition, DatasetVersion], unread: Collection[Partition]
-) -> Reason:
+) -> DueReason:
     if partition not in stored:
-        return Reason.MISSING
-    return Reason.NEW_BARS if partition in unread else Reason.STALE
+        return DueReason.MISSING
+    return DueReason.NEW_BARS if partition in unread else DueReason.STALE
 
 
 def _stale(

@@ -8,7 +8,7 @@ import pytest
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, timeframe
 from backtest_pipeline.pipeline.use_cases import due_partitions as due
-from backtest_pipeline.pipeline.use_cases.due_partitions import Reason, due_partitions, is_due
+from backtest_pipeline.pipeline.use_cases.due_partitions import DueReason, due_partitions, is_due
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.tables.datasets import DatasetVersion
@@ -57,9 +57,9 @@ def test_a_store_that_is_up_to_date_lacks_what_is_new(refreshed: Workspace) -> N
     assert set(nothing.reasons) <= delisted  # never read by a clock: once
     other = Partition("S-ALPHA", "2D")
     found = due_partitions(refreshed, whole(), config, [*PARTITIONS, other], end)
-    assert found.reasons[other] is Reason.MISSING
+    assert found.reasons[other] is DueReason.MISSING
     later = due_partitions(refreshed, whole(), config, PARTITIONS, us("2026-01-02") + 1)
-    assert later.reasons[Partition("S-ALPHA", "1D")] is Reason.NEW_BARS
+    assert later.reasons[Partition("S-ALPHA", "1D")] is DueReason.NEW_BARS
     assert Partition("S-ALPHA", "1W") not in later.reasons
     dearer = replace(config, initial_cash=config.initial_cash * 2)
     assert set(due_partitions(refreshed, whole(), dearer, PARTITIONS, end).reasons) == set(
