@@ -140,13 +140,15 @@ def get_result(run: UUID | str) -> CrossSectionDetail:
 
     Examples:
         >>> from backtest_pipeline import execute, get_result
-        >>> for symbol in ("S-ALPHA", "S-BETA", "S-GAMMA"):
+        >>> universe = ["S-BETA", "S-GAMMA"]
+        >>> for symbol in universe:
         ...     _ = execute({"symbol": symbol, "strategy": "ema_crossover"})
         >>> rules = '''kind = "cross_section"
         ... name = "strength"
         ... score = "rsi_14"
         ... count = 1'''
-        >>> result = execute({"kind": "cross_section", "rules": rules})
+        >>> spec = {"kind": "cross_section", "rules": rules, "symbols": universe}
+        >>> result = execute(spec)
         >>> list(get_result(result.run_id).daily_weights)
         ['ts', 'symbol', 'weight']
     """

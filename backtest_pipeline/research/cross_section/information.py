@@ -90,7 +90,7 @@ def forward_returns(close: np.ndarray, horizon: int) -> np.ndarray:
 
     Examples:
         >>> forward_returns(np.array([[100.0], [np.nan], [110.0], [121.0]]), 1).ravel().round(2)
-        array([ nan,  nan, 0.1 ,  nan])
+        array([nan, nan, 0.1, nan])
     """
     found = np.full(close.shape, np.nan)
     found[:-horizon] = close[horizon:] / close[:-horizon] - 1.0
