@@ -62,7 +62,7 @@ class Course:
         return known
 
 
-SHORT = Course(6, 2, 1, 5, range(1, 3), 3, range(4, 5), 3)
+SHORT = Course(6, 2, 1, 5, range(1, 3), 3, range(2, 3), 3)
 QUARTER = Course(90, 30, 20, 60, range(10, 14), 40, range(50, 53), 25)
 
 
