@@ -105,7 +105,8 @@ def _service() -> None:
         response = client.post("/backtest/run", json={**SPEC, **fee})
         assert response.status_code == 200, response.text
     worker.begin(settings)
-    worker.execute_json(json.dumps({"kind": "run", **SPEC, **fee}), "nobody", "1")
+    spec = json.dumps({"kind": "run", **SPEC, **fee})
+    worker.execute_json(worker.WorkerTask.EXECUTE, spec, "nobody", "1")
 
 
 _asked: list[object] = []

@@ -81,7 +81,7 @@ def field_problem(part: Mapping[str, Any]) -> str:
     """
     given = {name: _whole_if(value) for name, value in part.get("ctx", {}).items()}
     if part["type"] == "string_pattern_mismatch":
-        return _PATTERNS.get(given["pattern"], f"must match {given['pattern']}")
+        return _PATTERNS.get(str(given["pattern"]), f"must match {given['pattern']}")
     if part["type"] in _SENTENCES:
         return _SENTENCES[part["type"]].format_map(given)
     message = str(part["msg"]).removeprefix("Value error, ")

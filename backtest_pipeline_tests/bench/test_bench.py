@@ -16,6 +16,7 @@ from bench.__main__ import CASES
 ROOT = Path(__file__).parents[2]
 QUICK = {
     "cache": ("bars in one file", "another process reads them too", "bars from a Parquet file"),
+    "cross_section": ("One run", "rebalances", "its files and summary"),
     "rules": ("Conditions", "EMA crossover with its filters", "MACD"),
 }
 SLOW = {

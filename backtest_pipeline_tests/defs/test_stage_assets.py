@@ -86,7 +86,7 @@ def test_the_checks_pass_on_sound_tables_and_fail_on_others(
     tags = rectangle("S-ALPHA|1D", "S-ALPHA|1D")
     run = run_job(instance, "refresh", tags)
     checks = {c.asset_key.to_user_string(): c.passed for c in run.get_asset_check_evaluations()}
-    assert checks == {"cmc_features": True, "signals": True, "backtests": True}
+    assert checks == {"bars": True, "cmc_features": True, "signals": True, "backtests": True}
     execute_sql(
         store,
         """

@@ -63,8 +63,8 @@ def stored_runs(
     strategy, params = strategy_of_spec(workspace, spec)
     terms = shared_by(workspace, spec)
     terms = replace(terms, config=config_for(terms.config, strategy, params))
-    read = own_columns_read(strategy, params.model_dump(), terms.config)
-    if read or terms.benchmark == UNIVERSE:
+    own = own_columns_read(strategy, params.model_dump(), terms.config)
+    if own or terms.benchmark == UNIVERSE:
         return None
     signal = SignalRow(0, strategy.name, strategy.name, strategy.telling(params))
     wanted = _Wanted.of(signal, symbols, spec.timeframe, terms)

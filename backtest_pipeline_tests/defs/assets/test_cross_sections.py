@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.storage.postgres.database import Database
@@ -40,6 +41,7 @@ def test_each_timeframe_has_a_run_of_each_cross_section(
         frame = build_definitions().load_asset_value(
             "cross_sections", instance=instance, partition_key="1D"
         )
+        assert isinstance(frame, pd.DataFrame)
         assert frame["signal_name"].tolist() == ["strength"]
         assert {"mean_ic", "icir", "sharpe"} <= set(frame)
         flat = RULES.format(score="close / close").replace("strength", "flat")

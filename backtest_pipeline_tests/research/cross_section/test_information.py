@@ -71,11 +71,10 @@ def test_all_figures_equal_pandas(seed: int, horizon: int) -> None:
     for n in range(len(score)):
         pair = pd.DataFrame({"s": scores.loc[n], "r": returns.loc[n]}).dropna()
         assert found.n_ranked[n] == len(pair)
-        spearman = pair["s"].rank().corr(pair["r"].rank())
+        given, followed = (pd.Series(pair[name]) for name in ("s", "r"))
+        spearman = given.rank().corr(followed.rank())
         assert found.ic[n] == pytest.approx(spearman, abs=1e-12, nan_ok=True)
-        assert found.ic_pearson[n] == pytest.approx(
-            pair["s"].corr(pair["r"]), abs=1e-12, nan_ok=True
-        )
+        assert found.ic_pearson[n] == pytest.approx(given.corr(followed), abs=1e-12, nan_ok=True)
         bins = np.ceil(scores.loc[n].rank(pct=True) * 3 - 1e-9)
         by_bin = returns.loc[n].groupby(bins).mean().reindex([1, 2, 3])
         np.testing.assert_allclose(found.quantile_return[n], by_bin, atol=1e-12)
