@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         robustness,
         run_backtest,
     )
-    from backtest_pipeline.pipeline.loaded_runs import LoadedRun, LoadedWalkForward
     from backtest_pipeline.pipeline.replay.explain import Explanation, explain_diff
     from backtest_pipeline.pipeline.replay.replay import Replay, replay
     from backtest_pipeline.pipeline.results import (
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
         SweepResult,
         WalkForwardResult,
     )
+    from backtest_pipeline.pipeline.runs.reports.loaded_runs import LoadedRun, LoadedWalkForward
     from backtest_pipeline.pipeline.specs import (
         PortfolioSpec,
         RobustnessSpec,
@@ -126,8 +126,8 @@ _HOMES = {
     "list_runs": "pipeline.stored_runs",
     "load_run": "pipeline.stored_runs",
     "load_walk_forward": "pipeline.stored_runs",
-    "LoadedRun": "pipeline.loaded_runs",
-    "LoadedWalkForward": "pipeline.loaded_runs",
+    "LoadedRun": "pipeline.runs.reports.loaded_runs",
+    "LoadedWalkForward": "pipeline.runs.reports.loaded_runs",
     "RunFilter": "storage.run_tables.run_search",
     "explain_diff": "pipeline.replay.explain",
     "explore": "pipeline.use_cases.sweep",
