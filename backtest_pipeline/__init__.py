@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         run_backtest,
     )
     from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
-    from backtest_pipeline.pipeline.loaded_runs import LoadedRun, LoadedWalkForward
     from backtest_pipeline.pipeline.replay.explain import Explanation, explain_diff
     from backtest_pipeline.pipeline.replay.replay import Replay, replay
     from backtest_pipeline.pipeline.results import (
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
         SweepResult,
         WalkForwardResult,
     )
+    from backtest_pipeline.pipeline.runs.reports.loaded_runs import LoadedRun, LoadedWalkForward
     from backtest_pipeline.pipeline.specs import (
         PortfolioSpec,
         RobustnessSpec,
@@ -138,8 +138,8 @@ _HOMES = {
     "load_vectorbt": "pipeline.stored_runs",
     "load_run": "pipeline.stored_runs",
     "load_walk_forward": "pipeline.stored_runs",
-    "LoadedRun": "pipeline.loaded_runs",
-    "LoadedWalkForward": "pipeline.loaded_runs",
+    "LoadedRun": "pipeline.runs.reports.loaded_runs",
+    "LoadedWalkForward": "pipeline.runs.reports.loaded_runs",
     "RunFilter": "storage.run_tables.run_search",
     "explain_diff": "pipeline.replay.explain",
     "explore": "pipeline.use_cases.sweep",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -55,13 +56,33 @@ def demo(
         "Refreshing 12 [bold]synthetic[/] assets: bars -> features -> signals -> backtests -> "
         "portfolios"
     )
-    _refresh(None, DEMO_TIMEFRAMES, "", full_rebuild=False, as_json=False, sample=True)
+    stored = _refresh(None, DEMO_TIMEFRAMES, "", full_rebuild=False, as_json=False, sample=True)
+    say(f"the report of the best run, to open in a browser: {_best_report(stored).as_uri()}")
     console.print(
         "Next: [bold]make up[/] opens the Dagster UI on http://127.0.0.1:3000, where each asset "
         "and timeframe can be materialized,\nand [bold]backtest-pipeline run --signal rsi "
         "--asset S-ALPHA --tf 1D --start 2024-01-01[/] runs one backtest.",
         highlight=False,
     )
+
+
+def _best_report(stored: RefreshedStore) -> Path:
+    """Assess the run with the best Sharpe ratio, and write its report into the home folder."""
+    from backtest_pipeline.pipeline.execution import execute
+    from backtest_pipeline.pipeline.runs.query import get_run
+    from backtest_pipeline.pipeline.runs.reports.report import write_report
+    from backtest_pipeline.pipeline.runs.summary import by_sharpe
+    from backtest_pipeline.pipeline.specs import RobustnessSpec
+    from backtest_pipeline.pipeline.workspace import open_workspace
+    from backtest_pipeline.storage.settings import load_settings
+
+    settings, best = load_settings(bars=""), by_sharpe(stored.runs)[0]
+    with open_workspace(settings) as workspace:
+        config = get_run(workspace, best["run_id"]).config
+        given = {n: v for n, v in config.items() if n in RobustnessSpec.model_fields}
+        execute(workspace, settings, RobustnessSpec.model_validate(given))
+        path = settings.home / "best_run.html"
+        return write_report(workspace, best["run_id"], path, replace=True)[0]
 
 
 def _remove_sample() -> None:
@@ -108,8 +129,8 @@ def _refresh(
     full_rebuild: bool,
     as_json: bool,
     sample: bool = False,
-) -> None:
-    """Refresh through Dagster, then print the best and worst of the stored runs."""
+) -> RefreshedStore:
+    """Refresh through Dagster, then print the best and worst of the stored runs; returns them."""
     with progress_shown() as progress:
         progress("loading", 0, 1)
         from backtest_pipeline.cli.up import ensure_schema
@@ -148,6 +169,7 @@ def _refresh(
         more = len(stored.failed_presets) - len(shown)
         shown += [f"and {more:,} more; --json names them"] if more else []
         fail("\n".join([*shown, "all else is stored; the next refresh tries these again"]))
+    return stored
 
 
 @dataclass(frozen=True)

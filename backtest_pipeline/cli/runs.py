@@ -132,6 +132,8 @@ def _show(run: RunDetail, where: str) -> None:
     ]
     console.print(rows_table("Metrics (docs/metrics.md)", rows))
     say(f"  n_trials counts {run.counting_rule}")
+    for name, (low, high) in (run.bands or {}).items():
+        say(f"  90 % interval  {name} {_number(low)} to {_number(high)}")
     made = run.provenance
     say(f"  engine         {made['engine']} {made['engine_version']}")
     for title, name in (

@@ -110,7 +110,9 @@ class _StageEvents:
         stored, lost = self.run.stored(self.workspace, outcomes)
         events = [
             stored_events.materialization(
-                asset, replace(rows, metadata={**rows.metadata, **(about or {})}), self.tags
+                asset,
+                replace(rows, metadata=metadata.in_order({**rows.metadata, **(about or {})})),
+                self.tags,
             )
             for rows in stored
         ]

@@ -7,11 +7,16 @@ from typing import Any
 
 import dagster as dg
 
+from backtest_pipeline.pipeline.runs.reports.report import report_url
 from backtest_pipeline.pipeline.runs.summary import Summary
 from backtest_pipeline.pipeline.stage import StageReport, Status
-from backtest_pipeline.report.svg import line_chart, sparkline, svg_markdown
+from backtest_pipeline.report.svg import sparkline, svg_markdown
 
 _MOST_SHOWN = 20
+_FIRST = (
+    *("report", "equity", "best_sharpe", "best_return", "best_drawdown", "trades", "best_run"),
+    "why",
+)
 
 
 def table_schema(*columns: tuple[str, str, str]) -> dg.TableSchema:
@@ -46,19 +51,31 @@ def of_stage(report: StageReport, summary: Summary) -> dict[str, Any]:
 
 
 def of_summary(summary: Summary) -> dict[str, Any]:
-    """A summary's numbers, tables and chart as metadata values."""
-    metadata: dict[str, Any] = dict(summary.numbers)
+    """A summary's link to a report, chart, tables and numbers as metadata values, in that order."""
+    metadata: dict[str, Any] = linked({"best_run_id": summary.best_run})
     if summary.chart:
         chart = summary.chart
-        # Dagster shows a short picture inline and a long one behind a link.
         metadata["equity"] = dg.MetadataValue.md(svg_markdown(sparkline(chart.lines), chart.title))
-        metadata["equity_chart"] = dg.MetadataValue.md(
-            svg_markdown(line_chart(chart.lines, chart.title), chart.title)
-        )
-    for name, rows in summary.tables.items():
-        if rows:
-            metadata[name] = _table(rows)
-    return metadata
+    metadata |= {name: _table(rows) for name, rows in summary.tables.items() if rows}
+    return metadata | dict(summary.numbers)
+
+
+def linked(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures with a link to the report of their best run in place of its id.
+
+    The link needs the service's address, BACKTEST_SERVICE_URL.
+    """
+    others = {name: value for name, value in figures.items() if name != "best_run_id"}
+    best = figures.get("best_run_id")
+    address = report_url(best) if best is not None else ""
+    return {"report": dg.MetadataValue.url(address), **others} if address else others
+
+
+def in_order(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata as a page reads best: link and chart, figures of the best run, tables, the rest."""
+    first = [name for name in _FIRST if name in metadata]
+    tables = [name for name, value in metadata.items() if isinstance(value, dg.TableMetadataValue)]
+    return {name: metadata[name] for name in (*first, *tables)} | dict(metadata)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:

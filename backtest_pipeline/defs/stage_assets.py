@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from backtest_pipeline.defs.metadata import in_order, linked
 from backtest_pipeline.defs.partitions import by_asset_and_timeframe
 from backtest_pipeline.defs.stored_events import StoredRows
 from backtest_pipeline.market.partitions import Partition
@@ -78,7 +79,9 @@ def stored_rows(
             str(partition),
             version.version,
             version.n_rows,
-            {**_about(through[partition], version), **own.get(partition, {})},
+            in_order(
+                {**_about(through[partition], version), **linked(own.get(partition, {}))},
+            ),
         )
         for partition, version in sorted(versions.items())
     ]

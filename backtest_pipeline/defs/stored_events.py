@@ -161,14 +161,14 @@ def materialization(
     return dg.AssetMaterialization(
         asset,
         partition=stored.partition,
-        metadata={"dagster/row_count": stored.rows, **stored.metadata},
+        metadata={**stored.metadata, "dagster/row_count": stored.rows},
         tags={"dagster/data_version": stored.version, **tags},
     )
 
 
 def result(stored: StoredRows) -> dg.MaterializeResult:
     """The result of an asset without partitions, with the same content as its event."""
-    metadata = {"dagster/row_count": stored.rows, **stored.metadata}
+    metadata = {**stored.metadata, "dagster/row_count": stored.rows}
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(stored.version))
 
 

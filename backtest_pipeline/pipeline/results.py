@@ -19,7 +19,7 @@ from backtest_pipeline.trading.engine_names import EngineName
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from backtest_pipeline.pipeline.loaded_runs import LoadedRun
+    from backtest_pipeline.pipeline.runs.reports.loaded_runs import LoadedRun
 
 Metrics = dict[str, float | None]
 Interval = tuple[float | None, float | None]
@@ -117,7 +117,10 @@ class RunResult(_Model):
         return self._loaded()._repr_html_()
 
     def _loaded(self) -> LoadedRun:
-        from backtest_pipeline.pipeline.loaded_runs import loaded_run, loaded_walk_forward
+        from backtest_pipeline.pipeline.runs.reports.loaded_runs import (
+            loaded_run,
+            loaded_walk_forward,
+        )
         from backtest_pipeline.pipeline.workspace import open_workspace
 
         load = loaded_walk_forward if self.kind == "walkforward" else loaded_run

@@ -10,12 +10,6 @@ from uuid import UUID
 import pandas as pd
 
 from backtest_pipeline.pipeline.cross_section.ranked_account import FILES
-from backtest_pipeline.pipeline.loaded_runs import (
-    LoadedRun,
-    LoadedWalkForward,
-    loaded_run,
-    loaded_walk_forward,
-)
 from backtest_pipeline.pipeline.replay import export
 from backtest_pipeline.pipeline.replay.vectorbt_portfolio import vectorbt_portfolio
 from backtest_pipeline.pipeline.result_rows import cross_section_result
@@ -23,6 +17,12 @@ from backtest_pipeline.pipeline.results import CrossSectionResult
 from backtest_pipeline.pipeline.runs import compare, query
 from backtest_pipeline.pipeline.runs.compare import RunComparison
 from backtest_pipeline.pipeline.runs.query import RunDetail
+from backtest_pipeline.pipeline.runs.reports.loaded_runs import (
+    LoadedRun,
+    LoadedWalkForward,
+    loaded_run,
+    loaded_walk_forward,
+)
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.run_tables.run_search import RunFilter
 

@@ -48,11 +48,25 @@ def test_the_second_run_has_nothing_to_do(
     assert [event.metadata["rows_written"].value for event in events.values()] == [0, 0]
 
 
-def test_a_single_partition_shows_its_report(store: Database, instance: dg.DagsterInstance) -> None:
+def test_a_single_partition_shows_its_report(
+    store: Database, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKTEST_SERVICE_URL", "https://desk.example.com")
     run = run_job(instance, "refresh", {"dagster/partition": "S-ALPHA|1D"})
     require_success(run)
     (event,) = told(instance, run, "backtests").values()
-    assert {"runs", "trades", "equity", "runs_by_sharpe"} <= set(event.metadata)
+    shown = {name: value.value for name, value in event.metadata.items()}
+    assert list(shown)[:4] == ["report", "equity", "best_sharpe", "best_return"]
+    best = scalar(store, "SELECT run_id FROM backtest_metrics ORDER BY sharpe DESC LIMIT 1")
+    assert shown["report"] == f"https://desk.example.com/backtests/{best}/report"
+    assert len(str(shown["equity"])) < 1000
+    table = event.metadata["runs_by_sharpe"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert [c.name for c in table.schema.columns] == [
+        *("run", "Sharpe", "return", "drawdown", "trades")
+    ]
+    assert all(isinstance(cell, str) for row in table.records for cell in row.data.values())
+    assert {"runs", "trades"} <= set(shown)
 
 
 def test_good_partitions_are_stored_beside_a_bad_one(

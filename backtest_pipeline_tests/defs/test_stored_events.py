@@ -117,6 +117,7 @@ def test_each_partition_has_the_version_and_the_figures_of_its_rows(
     event = told(instance, run, "backtests")["BBB|1D"]
     assert event.metadata["dagster/row_count"].value == 6
     assert {"trades", "best_sharpe", "best_run", "first_bar", "last_bar"} <= set(event.metadata)
+    assert not {"report", "best_run_id"} & set(event.metadata)  # no service's address is set
     assert told(instance, run, "bars")["AAA|1D"].metadata["dagster/row_count"].value == 90
 
 

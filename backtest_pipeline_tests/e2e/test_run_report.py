@@ -14,7 +14,7 @@ import pytest
 
 from backtest_pipeline.report.run_report.contents import ReportedRun
 from backtest_pipeline.report.run_report.run_document import MOST_BYTES, run_document
-from backtest_pipeline_tests.report.reported import HOSTILE, reported, walk
+from backtest_pipeline_tests.report.reported import HOSTILE, fold, reported, walk
 from backtest_pipeline_tests.waiting import LIMIT_S
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ RUNS: dict[str, Callable[[], ReportedRun]] = {
     "nothing assessed": lambda: reported(assessed=False),
     "nothing readable": lambda: reported(series=None, closes=None, missing=["Gone."]),
     "hostile": lambda: reported(name=HOSTILE, symbol=HOSTILE * 5, warnings=[HOSTILE]),
+    "walk-forward": lambda: reported(folds=[fold(number) for number in range(6)], assess=""),
 }
 
 

@@ -159,3 +159,22 @@ def metrics_on(series: RunSeries, trades: list[dict[str, Any]]) -> dict[str, flo
     known = {m.name: None if np.isnan(values[m.name]) else values[m.name] for m in METRICS}
     family = {m.name: 1.0 if m.name.startswith("n_") else known["psr"] for m in FAMILY_METRICS}
     return {**known, **family}
+
+
+def fold(number: int, **changed: Any) -> dict[str, Any]:
+    """A fold of a walk-forward: a row of `walk_forward_folds`."""
+    test = _START + (365 + 90 * number) * DAY_US
+    usual = {
+        "fold": number,
+        "train_start": _START,
+        "train_end": test - DAY_US,
+        "test_start": test,
+        "test_end": test + 90 * DAY_US,
+        "params": {"fast": 5 + number, "slow": 30},
+        "train_sharpe": 1.2,
+        "test_sharpe": 0.3 * number,
+        "test_total_return": -0.1,
+        "test_max_drawdown": -0.2,
+        "test_trade_count": 4.0,
+    }
+    return {**usual, **changed}

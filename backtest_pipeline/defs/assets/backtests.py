@@ -28,7 +28,8 @@ _COLUMNS = table_schema(
     kinds={"numba", "postgres", "parquet"},
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "backtest_runs"},
     description="Backtests of every active preset: runs, trades and metrics in Postgres, equity "
-    "and monthly returns in Parquet. A signal fills at the next bar's open.",
+    "and monthly returns in Parquet. A signal fills at the next bar's open. "
+    "Materialize after signals; a partition has its best run, and the link to its report.",
 )
 def backtests(
     context: dg.AssetExecutionContext,

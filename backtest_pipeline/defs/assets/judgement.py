@@ -85,7 +85,8 @@ class NegativeControlsConfig(dg.Config):
     code_version=LEADERBOARD_CODE,
     metadata={"dagster/column_schema": _LEADERBOARD, "dagster/table_name": "leaderboard"},
     description="All current runs ranked by deflated Sharpe ratio, with composite scores and the "
-    "gates they pass; gates are registered before the runs they judge.",
+    "gates they pass; gates are registered before the runs they judge. "
+    "Materialize after backtests; the table says what each of the best fails.",
 )
 def leaderboard(config: LeaderboardConfig, store: WorkspaceResource) -> dg.MaterializeResult:
     board = publish_leaderboard(store.workspace, gates=config.gates, late_gates=config.late_gates)
@@ -109,7 +110,8 @@ def leaderboard_rows(board: StoredBoard) -> StoredRows:
         "dagster/table_name": "negative_controls",
     },
     description="The whole strategy search on random markets without an edge: how often it calls "
-    "luck significant.",
+    "luck significant. "
+    "Materialize weekly; a rate above the allowed one means that the search is too kind.",
 )
 def negative_controls(
     config: NegativeControlsConfig, store: WorkspaceResource

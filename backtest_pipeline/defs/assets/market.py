@@ -43,7 +43,8 @@ CMC_FEATURES = table_schema(
     code_version=BARS_CODE,
     metadata={"dagster/column_schema": BARS},
     description="Validated, complete bars of one asset at one timeframe, resampled from the "
-    "source, stored as content-addressed Parquet with their dataset version.",
+    "source, stored as content-addressed Parquet with their dataset version. "
+    "Materialize for new assets and days; a partition says which source rows were skipped.",
 )
 def bars(
     context: dg.AssetExecutionContext,
@@ -71,7 +72,8 @@ def bars(
     code_version=FEATURES_CODE,
     metadata={"dagster/column_schema": CMC_FEATURES, "dagster/table_name": "cmc_features"},
     description="The 112 feature columns of each bar in `cmc_features`, and its EMAs in "
-    "`cmc_ema_multi_tf_u`.",
+    "`cmc_ema_multi_tf_u`. "
+    "Materialize after bars; docs/features.md defines each column.",
 )
 def cmc_features(
     context: dg.AssetExecutionContext,

@@ -83,7 +83,8 @@ class Replanning(Books):
     code_version=PLANS_CODE,
     metadata={"dagster/column_schema": _PLANS, "dagster/table_name": "plans"},
     description="Plans of the plan books of one symbol: which triggers are live, under which "
-    "limits. A book is planned where a request waits; see docs/plans-operations.md.",
+    "limits. A book is planned where a request waits; see docs/plans-operations.md. "
+    "Materialize to plan what waits, or use its sensor.",
 )
 def strategy_plans(
     context: dg.AssetExecutionContext, config: Replanning, store: WorkspaceResource
@@ -106,7 +107,8 @@ def strategy_plans(
     code_version=PLANNED_CODE,
     metadata={"dagster/column_schema": _RUNS, "dagster/table_name": "backtest_runs"},
     description="Backtests of single symbols under the plans of their plan books, with every "
-    "blocked entry and its reason.",
+    "blocked entry and its reason. "
+    "Materialize after strategy_plans; a partition says what its limits blocked.",
 )
 def planned_backtests(
     context: dg.AssetExecutionContext,
@@ -142,7 +144,8 @@ def planned_backtests(
     code_version=f"{PLANS_CODE}, {PLANNED_CODE}",
     metadata={"dagster/column_schema": _RUNS, "dagster/table_name": "backtest_runs"},
     description="Plans of the plan books of several symbols, and their backtests: the symbols of a "
-    "book share one account.",
+    "book share one account. "
+    "Materialize to plan and to trade what waits.",
 )
 def planned_portfolios(
     context: dg.AssetExecutionContext,

@@ -57,7 +57,8 @@ class Rollup(dg.Config):
     code_version=PORTFOLIO_CODE,
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "portfolio_runs"},
     description="For each timeframe and weighting scheme, one portfolio of each strategy over all "
-    "assets and one of all strategies, rebalanced on a schedule with costs.",
+    "assets and one of all strategies, rebalanced on a schedule with costs. "
+    "Materialize a timeframe after its backtests; the tables compare the schemes.",
 )
 def portfolio_rollups(
     context: dg.AssetExecutionContext,

@@ -36,7 +36,8 @@ _COLUMNS = table_schema(
     code_version=RESTATEMENTS_CODE,
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "restatements"},
     description="Features that changed after runs had used them: which bars differ, and by how "
-    "much each run's equity changed.",
+    "much each run's equity changed. "
+    "Materialize after a source was corrected; then recompute what it names.",
 )
 def restatements(store: WorkspaceResource) -> dg.MaterializeResult:
     return result(restatements_rows(store.workspace, history.watch_history(store.workspace)))

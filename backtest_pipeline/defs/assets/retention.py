@@ -40,7 +40,8 @@ class RetentionConfig(dg.Config):
     metadata={"dagster/column_schema": _COLUMNS},
     description="Deletes old results that are neither pinned nor needed by other results, with "
     "their files; the trial ledger and the leaderboards stay. Trims Dagster's log of old runs, but "
-    "for how assets stand.",
+    "for how assets stand. "
+    "Materialize with dry_run first; pin the runs that have to stay.",
 )
 def retention(
     context: dg.AssetExecutionContext, config: RetentionConfig, store: WorkspaceResource

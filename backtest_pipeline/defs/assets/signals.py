@@ -32,7 +32,8 @@ _COLUMNS = table_schema(
     kinds={"postgres"},
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "signals"},
     description="Entry and exit signals of every active preset, each with the full feature row of "
-    "its bar.",
+    "its bar. "
+    "Materialize after cmc_features; a partition counts the signals of each preset.",
 )
 def signals(
     context: dg.AssetExecutionContext,

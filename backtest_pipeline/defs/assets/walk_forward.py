@@ -38,7 +38,8 @@ _COLUMNS = table_schema(
     kinds={"postgres", "parquet"},
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "walk_forward_folds"},
     description="Walk-forward of every strategy: parameters chosen on each training window and "
-    "traded on the bars after it; all folds, and the stitched out-of-sample run.",
+    "traded on the bars after it; all folds, and the stitched out-of-sample run. "
+    "Materialize before a preset is trusted; each verdict says why.",
 )
 def walk_forward(
     context: dg.AssetExecutionContext,

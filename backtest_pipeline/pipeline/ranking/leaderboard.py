@@ -16,6 +16,7 @@ from backtest_pipeline.pipeline.runs.identity import canonical_json, hash_of
 from backtest_pipeline.pipeline.runs.summary import Summary, rounded
 from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE, PLANNED
 from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.report.number_formats import written
 from backtest_pipeline.research.ranking.leaderboard import (
     DERIVED,
     RUN_COLUMNS,
@@ -322,6 +323,21 @@ def shown_rows(
     ]
 
 
+def _short_rows(stored: StoredBoard, limit: int) -> list[dict[str, str]]:
+    """The best runs in the five columns that Dagster's pages show uncut, as text."""
+    ranked = [row for row in stored.rows if row["rank"]]
+    return [
+        {
+            "run": f"{row['signal_name']} {row['symbol']}|{row['tf']}",
+            "Sharpe": written(row["sharpe"], "ratio"),
+            "deflated": written(row["dsr"], "percent"),
+            "drawdown": written(row["max_drawdown"], "percent"),
+            "fails": ", ".join(n for n, passed in row["gates"].items() if not passed) or "nothing",
+        }
+        for row in ranked[:limit]
+    ]
+
+
 def leaderboard_summary(stored: StoredBoard) -> Summary:
     """Numbers of ranked and passing runs, the ten best, and reasons for missing ranks."""
     about = stored.about
@@ -339,7 +355,7 @@ def leaderboard_summary(stored: StoredBoard) -> Summary:
             "differ_from_vectorbt": stored.agreement.differs,
         },
         {
-            "best_by_significance": shown_rows(stored, limit=10),
+            "best_by_significance": _short_rows(stored, limit=10),
             "gate_sets_not_shown": [{"gate_set": name} for name in stored.gate_sets_not_shown],
             "runs_that_differ_from_vectorbt": [
                 {"run": name} for name in stored.agreement.disagreeing

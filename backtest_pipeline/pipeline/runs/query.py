@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.market.errors import ResultPathMissing
+from backtest_pipeline.pipeline.runs.reports.bands import stored_intervals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.rolling_figures import rolling_statistics
 from backtest_pipeline.report.thinning import thinned_rows
@@ -57,6 +58,7 @@ class RunDetail:
         sampling: whether tails are of `daily` returns, or of those from bar to bar (`bars`); None
             where the run has no metrics.
         significance: significance metrics, given all trials, None where undefined.
+        bands: its nominal 90 % intervals by metric; None where no command has computed them.
         counting_rule: what `n_trials` counts, by which `dsr` is deflated.
         undefined: why a metric is None, by name.
         provenance: its inputs, code and environment; `environment` in full.
@@ -89,6 +91,7 @@ class RunDetail:
     metrics: Mapping[str, float | None]
     sampling: str | None
     significance: Mapping[str, float | None]
+    bands: Mapping[str, tuple[float | None, float | None]] | None
     counting_rule: CountingRule
     undefined: Mapping[str, str]
     provenance: Mapping[str, Any]
@@ -173,6 +176,7 @@ def detail_of(row: Mapping[str, Any]) -> RunDetail:
         metrics=_numbers(stored, METRIC_NAMES),
         sampling=stored.get("sampling"),
         significance=_numbers(stored, SIGNIFICANCE),
+        bands=stored_intervals(row["bands"]),
         counting_rule=CountingRule.of(row["split"], (row["window_start"], row["window_end"])),
         undefined=stored.get("undefined", {}),
         provenance={

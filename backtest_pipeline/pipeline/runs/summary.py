@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.presets import left_out_presets
 from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.report.number_formats import written
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
 from backtest_pipeline.storage.run_tables.run_figures import current_figures, figures_by_partition
@@ -43,11 +45,12 @@ Run = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers, tables (lists of rows) and an optional chart."""
+    """Numbers, tables (lists of rows), and where there is a best run its chart and its id."""
 
     numbers: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     chart: Chart | None = None
+    best_run: UUID | None = None
 
 
 class _Box(NamedTuple):
@@ -129,7 +132,9 @@ def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> 
         "runs_liquidated": sum(run["liquidated"] for run in runs),
     }
     tables = _extremes(by_sharpe(runs))
-    return Summary({**numbers, **common.numbers}, {**common.tables, **tables}, common.chart)
+    return replace(
+        common, numbers={**numbers, **common.numbers}, tables={**tables, **common.tables}
+    )
 
 
 @retried
@@ -144,8 +149,14 @@ def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) 
     verdicts = Counter(run["verdict"] for run in runs)
     ranked = by_sharpe(runs)[: 2 * _SHOWN]
     judged = [
-        {**row, "efficiency": rounded(run["efficiency"]), "verdict": run["verdict"]}
-        for row, run in zip(run_rows(ranked), ranked, strict=True)
+        {
+            "run": row["run"],
+            "Sharpe": row["Sharpe"],
+            "return": row["return"],
+            "efficiency": written(run["efficiency"], "ratio"),
+            "verdict": run["verdict"],
+        }
+        for row, run in zip(_short_rows(ranked), ranked, strict=True)
     ]
     numbers = {
         "runs": len(runs),
@@ -153,13 +164,15 @@ def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) 
         **{f"runs_{verdict}": n for verdict, n in sorted(verdicts.items())},
     }
     tables = {"best_out_of_sample": judged}
-    return Summary({**numbers, **common.numbers}, {**common.tables, **tables}, common.chart)
+    return replace(
+        common, numbers={**numbers, **common.numbers}, tables={**tables, **common.tables}
+    )
 
 
 def runs_figures(
     dataset: str,
 ) -> Callable[[Workspace, Sequence[Partition]], dict[Partition, dict[str, Any]]]:
-    """A function for the trades, the best Sharpe ratio and its run of partitions that have runs.
+    """A function for the best run of partitions that have runs, its figures, and all trades.
 
     `dataset` is `backtests` or `walk_forward`.
     """
@@ -199,8 +212,11 @@ def _runs_summary(
     with workspace.database.begin() as connection:
         synthetic = synthetic_among(connection, _box(partitions).symbols)
     ranked = by_sharpe(runs)
-    chart = run_chart(workspace, ranked[0]) if ranked else None
-    return Summary({"synthetic_assets": len(synthetic), **quarantine.numbers}, tables, chart)
+    numbers = {"synthetic_assets": len(synthetic), **quarantine.numbers}
+    if not ranked:
+        return Summary(numbers, tables)
+    best = ranked[0]
+    return Summary(numbers, tables, run_chart(workspace, best), UUID(str(best["run_id"])))
 
 
 def quarantine_summary(
@@ -226,11 +242,31 @@ def quarantine_summary(
 
 def _extremes(ranked: Sequence[Run]) -> dict[str, list[Mapping[str, Any]]]:
     if len(ranked) <= 2 * _SHOWN:
-        return {"runs_by_sharpe": run_rows(ranked)}
+        return {"runs_by_sharpe": _short_rows(ranked)}
     return {
-        "best_runs": run_rows(ranked[:_SHOWN]),
-        "worst_runs": run_rows(ranked[: -_SHOWN - 1 : -1]),
+        "best_runs": _short_rows(ranked[:_SHOWN]),
+        "worst_runs": _short_rows(ranked[: -_SHOWN - 1 : -1]),
     }
+
+
+def _short_rows(runs: Sequence[Run]) -> list[Mapping[str, str]]:
+    """Runs in the five columns that Dagster's pages show uncut, as text; Sharpe ratio second.
+
+    Asset and timeframe are named where the runs are of several.
+    """
+    several = len({(run["symbol"], run["tf"]) for run in runs}) > 1
+    return [
+        {
+            "run": f"{run['signal_name']} {run['symbol']}|{run['tf']}"
+            if several
+            else run["signal_name"],
+            "Sharpe": written(run["sharpe"], "ratio"),
+            "return": written(run["total_return"], "percent", signed=True),
+            "drawdown": written(run["max_drawdown"], "percent"),
+            "trades": written(run["trade_count"], "count"),
+        }
+        for run in runs
+    ]
 
 
 def real_runs(runs: Sequence[Run]) -> list[Run]:

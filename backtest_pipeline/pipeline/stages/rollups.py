@@ -26,6 +26,7 @@ from backtest_pipeline.pipeline.stages.portfolios import (
     planned,
 )
 from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.report.number_formats import written
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.research.portfolio.diversification import correlations
 from backtest_pipeline.research.portfolio.weights import SCHEMES
@@ -172,8 +173,8 @@ def rollups_summary(workspace: Workspace, timeframes: Sequence[str]) -> Summary:
             **({"runs_left_out_in_quarantine": len(quarantined)} if quarantined else {}),
         },
         {
-            "by_scheme": scheme_rows(stored),
-            "portfolios_by_sharpe": [_row(row) for row in ranked[:_SHOWN]],
+            "portfolios_by_sharpe": [_short_row(row) for row in ranked[:_SHOWN]],
+            "by_scheme": [_short_medians(row) for row in scheme_rows(stored)],
             "never_formed": never[:_SHOWN],
         },
         _chart(workspace, ranked[0]) if ranked else None,
@@ -202,17 +203,25 @@ def scheme_rows(stored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return table_rows
 
 
-def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
-    shown = (
-        *("total_return", "benchmark_return", "sharpe", "psr", "dsr", "max_drawdown"),
-        *("diversification_benefit", "mean_pairwise_correlation", "effective_bets"),
-    )
+def _short_row(stored: Mapping[str, Any]) -> dict[str, str]:
+    """A portfolio in the five columns that Dagster's pages show uncut, as text."""
+    metrics = stored["metrics"]
     return {
-        "timeframe": stored["tf"],
-        "strategy": stored["signal_name"],
-        "scheme": stored["scheme"],
-        "members": stored["n_members"],
-        **{name: rounded(stored["metrics"][name]) for name in shown},
+        "portfolio": f"{stored['signal_name']} {stored['scheme']} {stored['tf']}",
+        "Sharpe": written(metrics["sharpe"], "ratio"),
+        "return": written(metrics["total_return"], "percent", signed=True),
+        "drawdown": written(metrics["max_drawdown"], "percent"),
+        "diversification": written(metrics["diversification_benefit"], "ratio"),
+    }
+
+
+def _short_medians(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "scheme": row["scheme"],
+        "Sharpe": written(row["sharpe"], "ratio"),
+        "drawdown": written(row["max_drawdown"], "percent"),
+        "effective bets": written(row["effective_bets"], "number"),
+        "portfolios": f"{row['portfolios']:,}",
     }
 
 

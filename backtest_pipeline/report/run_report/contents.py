@@ -101,6 +101,9 @@ class ReportedRun:
         doubts: robustness; None where not assessed.
         assess: the command that assesses the run; empty for a run that no command assesses.
         settings, provenance: facts by name, nested.
+        folds: rows of `walk_forward_folds`, in order, with stamps in microseconds; none for a run
+            with fixed parameters.
+        walk_forward: the verdict on them, in a sentence.
     """
 
     run_id: str
@@ -126,6 +129,8 @@ class ReportedRun:
     assess: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    folds: Sequence[Mapping[str, Any]] = ()
+    walk_forward: str = ""
 
     def figure(self, metric: str, *, signed: bool = False) -> Figure:
         """A metric of the run; the reason where it is undefined is its note."""

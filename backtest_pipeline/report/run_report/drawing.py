@@ -38,6 +38,7 @@ def chart(
     x: TimeScale | None = None,
     *,
     percent: bool = False,
+    values: bool = True,
     keys: Sequence[LegendKey] = (),
 ) -> str:
     """A chart with its axes and legend.
@@ -48,14 +49,15 @@ def chart(
         height: pixels of the drawing without its axis.
         y, x: the scales; without `x` there are no dates below.
         percent: whether values are fractions, shown in percent.
+        values: whether the axis of values is drawn.
         keys: the legend; none without.
     """
     whole = height + (_BELOW if x else 4)
+    axes = [*(_value_axis(y, percent) if values else ()), *(_time_axis(x, height) if x else ())]
     return (
         '<div class="c">'
         f'<svg role="img" aria-label="{escape(label)}" width="100%" height="{whole}">'
-        f"{''.join(_value_axis(y, percent))}{''.join(_time_axis(x, height) if x else ())}"
-        f"{''.join(body)}</svg></div>{legend(keys)}"
+        f"{''.join(axes)}{''.join(body)}</svg></div>{legend(keys)}"
     )
 
 

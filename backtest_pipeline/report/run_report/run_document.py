@@ -14,6 +14,7 @@ from backtest_pipeline.report.number_formats import kind_of, written
 from backtest_pipeline.report.rendering import render, template_text
 from backtest_pipeline.report.run_report.contents import Card, Figure, ReportedRun, ReportTable
 from backtest_pipeline.report.run_report.curves import curve_cards
+from backtest_pipeline.report.run_report.folds_section import folds_section
 from backtest_pipeline.report.run_report.metrics_section import benchmark_metrics, metrics_section
 from backtest_pipeline.report.run_report.table_markup import (
     figure_markup,
@@ -102,7 +103,13 @@ def _style() -> str:
 
 
 def _html(run: ReportedRun, rows: Sequence[Markup], others: str) -> str:
-    sections = [trust_section(run), time_section(run), trades_section(run), metrics_section(run)]
+    sections = [
+        folds_section(run),
+        trust_section(run),
+        time_section(run),
+        trades_section(run),
+        metrics_section(run),
+    ]
     cut = len(rows) < len(run.trades)
     return render(
         "run_report.html.j2",

@@ -156,6 +156,8 @@ def chip_of(rule: Threshold, value: float | None) -> Chip:
 def reasons_of(run: ReportedRun) -> Iterator[str]:
     """What stands behind the verdict, in sentences, as far as it is known."""
     metrics = run.metrics
+    if run.walk_forward:
+        yield run.walk_forward
     dsr, trials = metrics.get("dsr"), metrics.get("n_trials")
     if dsr is not None and trials:
         yield (

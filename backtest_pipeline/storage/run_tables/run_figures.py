@@ -35,7 +35,9 @@ def current_figures(
 def figures_by_partition(
     connection: Connection, dataset: str, *, timeframes: Sequence[str], symbols: Sequence[str]
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """Trades, best Sharpe ratio, to four digits, and its run of each partition, by (symbol, tf).
+    """The best run of each partition by Sharpe ratio, and the trades of all, by (symbol, tf).
+
+    Of the best run the id and the name, and to four digits its Sharpe ratio, return and drawdown.
 
     Only runs of the partition's latest refresh count.
 
@@ -46,17 +48,19 @@ def figures_by_partition(
     """
     rows = connection.execute(
         text("""
-            SELECT r.symbol, r.tf, sum(m.trade_count)::bigint AS trades,
-                   round(max(m.sharpe)::numeric, 4)::float8 AS best_sharpe,
-                   (array_agg(r.signal_name ORDER BY m.sharpe DESC NULLS LAST, r.signal_name))[1]
-                       AS best_run
+            SELECT DISTINCT ON (r.symbol, r.tf) r.symbol, r.tf, r.run_id AS best_run_id,
+                   round(m.sharpe::numeric, 4)::float8 AS best_sharpe,
+                   round(m.total_return::numeric, 4)::float8 AS best_return,
+                   round(m.max_drawdown::numeric, 4)::float8 AS best_drawdown,
+                   (sum(m.trade_count) OVER (PARTITION BY r.symbol, r.tf))::bigint AS trades,
+                   r.signal_name AS best_run
             FROM visible_runs r JOIN backtest_metrics m USING (run_id)
             LEFT JOIN quarantined_runs q USING (run_id)
             WHERE r.is_current AND r.status = 'completed' AND q.run_id IS NULL
                 AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
                 AND EXISTS (SELECT FROM dataset_versions v WHERE v.dataset = :dataset
                     AND (v.id, v.tf) = (r.id, r.tf) AND r.artifact_uri = ANY (v.uris))
-            GROUP BY r.symbol, r.tf
+            ORDER BY r.symbol, r.tf, m.sharpe DESC NULLS LAST, r.signal_name
         """),
         {"dataset": dataset, "timeframes": list(timeframes), "symbols": list(symbols)},
     )

@@ -21,6 +21,7 @@ from backtest_pipeline.storage.postgres.pages import (
     require_limit,
 )
 from backtest_pipeline.storage.postgres.removals import block_removals
+from backtest_pipeline.storage.run_tables.run_bands import stored_bands
 
 STATUSES = ("completed", "failed", "cancelled")
 _SHORTEST_ID = 4
@@ -160,7 +161,7 @@ def ids_beginning(start: str) -> tuple[UUID, UUID] | None:
 def read_run(connection: Connection, run_id: UUID) -> dict[str, Any]:
     """A run's row, and `synthetic` (whether its bars are), with what other tables say of it.
 
-    These are `metrics`, `environment`, `pin`, `requests`, `quarantine` and `walk_forward`.
+    These are `bands`, `metrics`, `environment`, `pin`, `requests`, `quarantine` and `walk_forward`.
 
     Raises:
         RunNotFound: where it is not stored, or is being deleted.
@@ -194,6 +195,7 @@ def read_run(connection: Connection, run_id: UUID) -> dict[str, Any]:
     }
     return {
         **run,
+        "bands": stored_bands(connection, run_id),
         "pin": next(iter(of_run["pin"]), None),
         "quarantine": next(iter(of_run["quarantine"]), None),
         "requests": of_run["requests"],

@@ -12,7 +12,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.results import RunResult, SweepResult, WalkForwardResult
 from backtest_pipeline.pipeline.runs.query import get_run
-from backtest_pipeline.pipeline.runs.reports.report import run_report
+from backtest_pipeline.pipeline.runs.reports.report import report_page
 from backtest_pipeline.pipeline.specs import RunSpec, SweepSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.settings import load_settings
@@ -138,4 +138,4 @@ def test_the_rule_is_said_wherever_the_count_is(
 ) -> None:
     result = ran(workspace, **window)
     assert get_run(workspace, result.run_id).counting_rule == rule
-    assert rule in run_report(workspace, result.run_id)
+    assert rule in report_page(workspace, result.run_id).html

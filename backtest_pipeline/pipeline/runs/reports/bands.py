@@ -52,6 +52,13 @@ def run_bands(workspace: Workspace, run: Mapping[str, Any], risk_free: float) ->
     return intervals_of(row)
 
 
+def stored_intervals(row: Mapping[str, Any] | None) -> Intervals | None:
+    """The intervals in a row of `run_bands`; None without one, or for one of another version."""
+    if row is None or row["bands_version"] != BANDS_VERSION:
+        return None
+    return intervals_of(row)
+
+
 def intervals_of(row: Mapping[str, Any]) -> Intervals:
     """The intervals in a row of `run_bands`."""
     return {name: (row[f"{name}_low"], row[f"{name}_high"]) for name in BANDED}

@@ -23,7 +23,7 @@ from backtest_pipeline.pipeline.runs.reports.assess_command import assess_comman
 from backtest_pipeline.pipeline.runs.reports.bands import intervals_of
 from backtest_pipeline.pipeline.versions import ROBUSTNESS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
-from backtest_pipeline.report.number_formats import day
+from backtest_pipeline.report.number_formats import day, written
 from backtest_pipeline.report.run_report.contents import (
     Closes,
     Doubts,
@@ -36,6 +36,7 @@ from backtest_pipeline.storage.run_tables.block_events import list_blocks
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs, stored_trades
 from backtest_pipeline.storage.run_tables.robustness import stored_robustness
 from backtest_pipeline.storage.run_tables.run_bands import stored_bands
+from backtest_pipeline.storage.run_tables.walk_forward import stored_folds
 from backtest_pipeline.storage.tables.datasets import input_key
 
 UNREADABLE = (ArtifactCorrupt, ResultPathMissing)
@@ -70,6 +71,7 @@ def reported_run(workspace: Workspace, run_id: UUID) -> ReportedRun:
         blocked = list_blocks(connection, run_id, _MOST_BLOCKED).rows
         bands = stored_bands(connection, run_id)
         robustness = stored_robustness(connection, run_id)
+        folds = stored_folds(connection, run_id)
     if bands is not None and bands["bands_version"] != BANDS_VERSION:
         bands = None
     config = run.config
@@ -96,6 +98,8 @@ def reported_run(workspace: Workspace, run_id: UUID) -> ReportedRun:
         assess=_assess(run),
         settings={**config, "n_trials counts": run.counting_rule.value},
         provenance={"run_id": run.run_id, **run.provenance},
+        folds=[_with_micros(fold) for fold in folds],
+        walk_forward=_judged(run.walk_forward),
         missing=tuple(reading.missing),
     )
 
@@ -110,6 +114,19 @@ def _subject(run: RunDetail) -> str:
 
 def _micros(stamp: datetime) -> int:
     return round(stamp.timestamp() * 1e6)
+
+
+def _with_micros(fold: Mapping[str, Any]) -> dict[str, Any]:
+    stamps = ("train_start", "train_end", "test_start", "test_end")
+    return {**fold, **{name: _micros(fold[name]) for name in stamps}}
+
+
+def _judged(summary: Mapping[str, Any] | None) -> str:
+    if summary is None:
+        return ""
+    efficiency = written(summary["efficiency"], "ratio")
+    why = f" ({summary['reason']})" if summary["reason"] else ""
+    return f"Walk-forward: {summary['verdict']}, efficiency {efficiency}{why}."
 
 
 def _benchmark(name: str) -> str:

@@ -77,6 +77,7 @@ def test_the_band_is_one_whatever_the_draws_of_the_rest(made: tuple[Workspace, U
     run = reported_run(store, run_id)
     assert run.intervals is not None
     assert run.intervals["sharpe"] == (stored["sharpe_low"], stored["sharpe_high"])
+    assert get_run(store, run_id).bands == run.intervals
     assert run.doubts is not None
     assert run.doubts.draws == 30
     assert f'data-value="{stored["sharpe_low"]!r}"' in report_page(store, run_id).html

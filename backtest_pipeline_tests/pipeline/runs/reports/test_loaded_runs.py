@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 
-from backtest_pipeline.pipeline.loaded_runs import LoadedRun, LoadedWalkForward
+from backtest_pipeline.pipeline.runs.reports.loaded_runs import LoadedRun, LoadedWalkForward
 from backtest_pipeline_tests.report.reported import HOSTILE, reported
 
 FOLDS = [
