@@ -217,7 +217,7 @@ def load_vectorbt(run: UUID | str) -> Any:
         >>> from backtest_pipeline import execute, load_vectorbt
         >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
         >>> portfolio = load_vectorbt(result.run_id)
-        >>> round(portfolio.total_return(), 9) == round(result.metrics["total_return"], 9)
+        >>> bool(abs(portfolio.total_return() - result.metrics["total_return"]) < 1e-9)
         True
         >>> figure = portfolio.plot()
     """
