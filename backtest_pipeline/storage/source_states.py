@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_states(
-    cursor: Cursor, tf: str, ids: Mapping[str, int], states: Mapping[str, str]
+    cursor: Cursor, tf: str, ids: Mapping[str, int], states: Mapping[str, str], at_us: int
 ) -> None:
     """Record the states of the source, in the transaction that stores its bars.
 
@@ -24,25 +24,20 @@ def write_states(
         cursor: its transaction holds the lock on these assets (`copy.lock_cells`).
         tf: timeframe of the bars.
         ids: id of each asset whose bars were compared with the source.
-        states: the state of each asset; those without one are forgotten.
+        states: the state of each asset. Of those without one the time of the read is recorded.
+        at_us: microseconds since 1970 UTC, before the source was read.
     """
-    known = sorted((ids[asset], state) for asset, state in states.items() if asset in ids)
     copy.run(
         cursor,
-        "DELETE FROM source_states WHERE tf = $1 AND id = ANY($2::int[]) AND id <> ALL($3::int[])",
+        "INSERT INTO source_states AS s (id, tf, state, read_at)"
+        " SELECT id, $1, state, timestamptz 'epoch' + $4::bigint * interval '1 microsecond'"
+        " FROM unnest($2::int[], $3::text[]) AS u (id, state)"
+        " ON CONFLICT (id, tf) DO UPDATE SET state = excluded.state, read_at = excluded.read_at"
+        " WHERE excluded.state IS NULL OR s.state IS DISTINCT FROM excluded.state",
         tf,
         list(ids.values()),
-        [id_ for id_, _ in known],
-    )
-    copy.run(
-        cursor,
-        "INSERT INTO source_states AS s (id, tf, state)"
-        " SELECT id, $1, state FROM unnest($2::int[], $3::text[]) AS u (id, state)"
-        " ON CONFLICT (id, tf) DO UPDATE SET state = excluded.state, read_at = now()"
-        " WHERE s.state <> excluded.state",
-        tf,
-        [id_ for id_, _ in known],
-        [state for _, state in known],
+        [states.get(asset) for asset in ids],
+        at_us,
     )
 
 
@@ -52,7 +47,7 @@ def read_states(connection: Connection, partitions: Iterable[Partition]) -> dict
     rows = connection.execute(
         text(
             "SELECT a.symbol, s.tf, s.state FROM source_states s JOIN dim_assets a USING (id)"
-            " WHERE a.symbol = ANY(:symbols) AND s.tf = ANY(:timeframes)"
+            " WHERE a.symbol = ANY(:symbols) AND s.tf = ANY(:timeframes) AND s.state IS NOT NULL"
         ),
         {
             "symbols": list({p.asset for p in requested}),
@@ -63,32 +58,12 @@ def read_states(connection: Connection, partitions: Iterable[Partition]) -> dict
     return {partition: state for partition, state in states.items() if partition in requested}
 
 
-def write_read_at(cursor: Cursor, tf: str, ids: Sequence[int], at_us: int) -> None:
-    """Record when a source that does not tell its state was read for bars of these assets.
-
-    Args:
-        cursor: its transaction holds the lock on these assets (`copy.lock_cells`).
-        tf: timeframe of the bars.
-        ids: of the assets, whether or not their bars have changed.
-        at_us: microseconds since 1970 UTC, before the source was read.
-    """
-    copy.run(
-        cursor,
-        "UPDATE dataset_versions"
-        " SET read_at = timestamptz 'epoch' + $3::bigint * interval '1 microsecond'"
-        " WHERE dataset = 'bars' AND tf = $1 AND id = ANY($2::int[])",
-        tf,
-        list(ids),
-        at_us,
-    )
-
-
 def read_times(connection: Connection, timeframes: Sequence[str]) -> dict[Partition, datetime]:
-    """When the source was last read for stored bars, by partition; without those never recorded."""
+    """When a source that does not tell its state was last read for bars, by partition."""
     rows = connection.execute(
         text(
-            "SELECT a.symbol, v.tf, v.read_at FROM dataset_versions v JOIN dim_assets a USING (id)"
-            " WHERE v.dataset = 'bars' AND v.tf = ANY(:timeframes) AND v.read_at IS NOT NULL"
+            "SELECT a.symbol, s.tf, s.read_at FROM source_states s JOIN dim_assets a USING (id)"
+            " WHERE s.tf = ANY(:timeframes) AND s.state IS NULL"
         ),
         {"timeframes": list(timeframes)},
     )

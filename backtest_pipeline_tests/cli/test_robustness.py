@@ -19,9 +19,9 @@ YEARS = ("--start", "2023-01-01", "--end", "2025-01-01", "--draws", "50")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--draws", "0"), "draws must be greater than or equal to 1, not 0"),
+        (("--draws", "0"), "draws must be at least 1, not 0"),
         (("--draws", "100000"), "draws must be less than or equal to 10000, not 100000"),
-        (("--seed", "-1"), "seed must be greater than or equal to 0, not -1"),
+        (("--seed", "-1"), "seed must be at least 0, not -1"),
     ],
 )
 def test_arguments_that_make_no_sense_leave_nothing_behind(

@@ -27,7 +27,7 @@ def test_keys_are_asked_for_wherever_others_can_reach_the_service(host: str) -> 
         ("oidc_issuer", "file:///etc/passwd", "https"),
         ("service_cors_origins", "*", "origins like"),
         ("service_cors_origins", "https://a.example/path", "origins like"),
-        ("service_timeout_s", "0", "greater than 0"),
+        ("service_timeout_s", "0", "must be above 0"),
     ],
 )
 def test_a_bad_value_is_refused_naming_its_variable(

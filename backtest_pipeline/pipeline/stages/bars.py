@@ -23,7 +23,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import BarSource, SourceBars
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined, content_versions
-from backtest_pipeline.storage.source_states import write_read_at, write_states
+from backtest_pipeline.storage.source_states import write_states
 from backtest_pipeline.storage.tables.asset_identity import replace_remarks
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
@@ -214,10 +214,7 @@ class BarsStage:
             write_versions(cursor, self.name, ids, versions)
             lacking = {partition.asset for partition in lost}
             states = {a: s for a, s in self._reader.states.items() if a not in lacking}
-            write_states(cursor, tf, ids, states)
-            # Where the source tells its state, that says more than the time of the read.
-            untold = [id_ for asset, id_ in ids.items() if asset not in states]
-            write_read_at(cursor, tf, untold, self._reader.read_at_us)
+            write_states(cursor, tf, ids, states, self._reader.read_at_us)
             replace_quality(
                 cursor,
                 self.name,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from plotly.graph_objects import Figure
 
 from backtest_pipeline.pipeline.runs.reports.loaded_runs import LoadedRun, LoadedWalkForward
 from backtest_pipeline_tests.report.reported import HOSTILE, reported
@@ -22,11 +24,18 @@ FOLDS = [
 ]
 
 
+def _drawn(figure: Figure) -> dict[str, Any]:
+    """The values of each trace, by its name."""
+    traces: Any = figure.data
+    return {trace.name: trace.y for trace in traces}
+
+
 def test_curves_and_trades_are_pandas() -> None:
     run = LoadedRun(reported())
     assert run.reported.series is not None
     assert list(run.curves) == ["equity", "drawdown", "exposure", "benchmark"]
     np.testing.assert_array_equal(run.curves["equity"], run.reported.series.equity)
+    assert isinstance(run.curves.index, pd.DatetimeIndex)
     assert str(run.curves.index.tz) == "UTC"
     assert len(run.trades) == 39
     assert isinstance(run.trades["entry_ts"].dtype, pd.DatetimeTZDtype)
@@ -36,7 +45,7 @@ def test_curves_and_trades_are_pandas() -> None:
 def test_the_figure_keeps_the_extremes_of_a_long_run() -> None:
     run = LoadedRun(reported(50_000, 3, step_us=3_600_000_000))
     assert run.reported.series is not None
-    traces = {trace.name: np.array(trace.y, float) for trace in run.plot().data}
+    traces = {name: np.array(values, float) for name, values in _drawn(run.plot()).items()}
     assert len(traces["run"]) <= 5000
     assert traces["run"].max() == run.reported.series.equity.max()
     assert traces["drawdown"].min() == run.reported.series.drawdown.min()
@@ -44,12 +53,12 @@ def test_the_figure_keeps_the_extremes_of_a_long_run() -> None:
 
 
 def test_a_run_without_its_files_has_an_empty_figure() -> None:
-    assert len(LoadedRun(reported(series=None, closes=None)).plot().data) == 0
+    assert not _drawn(LoadedRun(reported(series=None, closes=None)).plot())
 
 
 def test_a_walk_forward_shows_what_was_chosen_over_time() -> None:
     figure = LoadedWalkForward(reported(), FOLDS).plot()
-    chosen = {trace.name: list(trace.y) for trace in figure.data}
+    chosen = {name: list(values) for name, values in _drawn(figure).items()}
     assert chosen["fast"] == [6, None, 8, 8]
     assert chosen["slow"] == [30, None, 30, 30]
     assert len(figure.layout.shapes) >= len(FOLDS)
