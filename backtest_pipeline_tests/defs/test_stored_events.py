@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
 import pandas as pd
 import pytest
+from dagster._core.debug import DebugRunPayload
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
@@ -19,6 +22,8 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.datasets import read_versions
 from backtest_pipeline_tests.cli.files import PRICES, daily_bars, put, write
+from backtest_pipeline_tests.conftest import database_like
+from backtest_pipeline_tests.defs.conftest import Stored, copy_of, named
 from backtest_pipeline_tests.defs.running import (
     failure_of,
     materialized,
@@ -43,12 +48,8 @@ KEYS = {f"{asset}|1D" for asset in ASSETS}
 @pytest.fixture
 def bars(store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a file of bars of each asset, which the source is."""
-    folder = tmp_path / "bars"
-    folder.mkdir()
-    for asset in ASSETS:
-        keep(folder, asset, bars_of(asset))
-    monkeypatch.setenv("BACKTEST_BARS", str(folder))
-    return folder
+    monkeypatch.setenv("BACKTEST_BARS", str(tmp_path / "bars"))
+    return folder_of_bars(tmp_path / "bars")
 
 
 @pytest.fixture
@@ -56,6 +57,76 @@ def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
         register_partitions(instance, ASSETS)
         yield instance
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh of all assets leaves: a store, and beside it its bars and its events."""
+
+    stored: Stored
+    bars: Path
+    run: dg.ExecuteInProcessResult
+    events: DebugRunPayload
+
+
+@pytest.fixture(scope="module")
+def refreshed_by_dagster(
+    template: Database, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Refreshed]:
+    root = tmp_path_factory.mktemp("refreshed-by-dagster")
+    folder = folder_of_bars(root / "bars")
+    for database in database_like(template, "backtest"):
+        with (
+            named(database, root / "artifacts"),
+            pytest.MonkeyPatch.context() as environment,
+            dg.DagsterInstance.ephemeral() as instance,
+        ):
+            environment.setenv("BACKTEST_BARS", str(folder))
+            register_partitions(instance, ASSETS)
+            run = run_job(instance, "refresh", ALL)
+            require_success(run)
+            (recorded,) = instance.get_runs()
+            events = DebugRunPayload.build(instance, recorded)
+        database.close()
+        stored = (database.where.rpartition("/")[2], root / "artifacts")
+        yield Refreshed(stored, folder, run, events)
+
+
+@pytest.fixture
+def refreshed_store(
+    template: Database, refreshed_by_dagster: Refreshed, tmp_path: Path
+) -> Iterator[Database]:
+    """`store` after a refresh of all assets."""
+    yield from copy_of(template, refreshed_by_dagster.stored, tmp_path / "artifacts")
+
+
+@pytest.fixture
+def refreshed_bars(
+    refreshed_store: Database,
+    refreshed_by_dagster: Refreshed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """`bars`, of which all are in `refreshed_store`."""
+    monkeypatch.setenv("BACKTEST_BARS", str(tmp_path / "bars"))
+    return shutil.copytree(refreshed_by_dagster.bars, tmp_path / "bars")
+
+
+@pytest.fixture
+def refreshed_instance(
+    refreshed_bars: Path, refreshed_by_dagster: Refreshed
+) -> Iterator[dg.DagsterInstance]:
+    """`instance` that has heard of that refresh."""
+    with dg.DagsterInstance.ephemeral(preload=[refreshed_by_dagster.events]) as instance:
+        register_partitions(instance, ASSETS)
+        yield instance
+
+
+def folder_of_bars(folder: Path) -> Path:
+    folder.mkdir()
+    for asset in ASSETS:
+        keep(folder, asset, bars_of(asset))
+    return folder
 
 
 def keep(folder: Path, asset: str, bars: pd.DataFrame) -> None:
@@ -105,10 +176,11 @@ def versions(store: Database, dataset: str) -> dict[str, str]:
 
 
 def test_each_partition_has_the_version_and_the_figures_of_its_rows(
-    bars: Path, store: Database, instance: dg.DagsterInstance
+    refreshed_by_dagster: Refreshed,
+    refreshed_store: Database,
+    refreshed_instance: dg.DagsterInstance,
 ) -> None:
-    run = run_job(instance, "refresh", ALL)
-    require_success(run)
+    store, instance, run = refreshed_store, refreshed_instance, refreshed_by_dagster.run
     for asset, dataset in CHAIN.items():
         events = told(instance, run, asset)
         assert {k: (e.tags or {})["dagster/data_version"] for k, e in events.items()} == versions(
@@ -122,9 +194,9 @@ def test_each_partition_has_the_version_and_the_figures_of_its_rows(
 
 
 def test_the_same_data_in_runs_of_other_shapes_stay_fresh(
-    bars: Path, store: Database, instance: dg.DagsterInstance
+    refreshed_instance: dg.DagsterInstance,
 ) -> None:
-    require_success(run_job(instance, "refresh", ALL))
+    instance = refreshed_instance
     assert not stale(instance)
     for tags in (
         ALL,
@@ -138,9 +210,9 @@ def test_the_same_data_in_runs_of_other_shapes_stay_fresh(
 
 
 def test_dearer_bars_of_one_asset_make_its_own_downstream_stale(
-    bars: Path, store: Database, instance: dg.DagsterInstance
+    refreshed_bars: Path, refreshed_instance: dg.DagsterInstance
 ) -> None:
-    require_success(run_job(instance, "refresh", ALL))
+    bars, instance = refreshed_bars, refreshed_instance
     keep(bars, "BBB", bars_of("BBB", 1.37))
     require_success(run_asset(instance, "bars", ALL))
     for asset, reader in pairwise(CHAIN):
@@ -150,10 +222,8 @@ def test_dearer_bars_of_one_asset_make_its_own_downstream_stale(
     assert not stale(instance)
 
 
-def test_other_code_makes_an_asset_stale(
-    bars: Path, store: Database, instance: dg.DagsterInstance
-) -> None:
-    require_success(run_job(instance, "refresh", ALL))
+def test_other_code_makes_an_asset_stale(refreshed_instance: dg.DagsterInstance) -> None:
+    instance = refreshed_instance
     declared = build_definitions()
     newer = declared.map_resolved_asset_specs(
         func=lambda spec: spec.replace_attributes(code_version="newer"), selection="signals"
@@ -162,10 +232,10 @@ def test_other_code_makes_an_asset_stale(
 
 
 def test_an_input_that_dagster_first_hears_of_later_makes_its_readers_stale(
-    bars: Path, store: Database, instance: dg.DagsterInstance
+    refreshed_instance: dg.DagsterInstance,
 ) -> None:
     """Its rows may have been stored by a command before, but nobody told which."""
-    require_success(run_job(instance, "refresh", ALL))
+    instance = refreshed_instance
     instance.wipe_assets([dg.AssetKey("bars"), dg.AssetKey("cmc_features")])
     require_success(run_asset(instance, "cmc_features", ALL))
     assert {f"bars {key}" for key in KEYS} <= stale(instance)

@@ -44,25 +44,26 @@ def per_asset(
 
     def conditions(panel: Panel, params: P) -> Conditions:
         found = {name: np.zeros(len(panel), bool) for name in _SIDES}
+        # A probe for look-ahead stacks hundreds of histories of one asset: so by segment, of one
+        # frame that shares the panel's arrays. What a rule writes to a slice of it stays its own.
+        whole = pd.DataFrame(dict(panel.columns), index=utc_index(panel.ts), copy=False)
         stops = panel.offsets[1:].tolist()
-        # By segment: a probe for look-ahead stacks several histories of one asset.
         for asset, start, stop in zip(panel.assets, panel.offsets.tolist(), stops, strict=False):
             rows = slice(start, stop)
-            frame = pd.DataFrame(
-                {name: column[rows] for name, column in panel.columns.items()},
-                index=utc_index(panel.ts[rows]),
-            )
+            frame = whole.iloc[rows]
+            where = f"{rule.__name__} on {asset}"
             given = rule(frame, params)
-            _require_names(given, f"{rule.__name__} on {asset}")
-            sides = {name: given.get(name, np.zeros(len(frame), bool)) for name in _SIDES}
+            _require_names(given, where)
+            none = np.zeros(len(frame), bool)
+            sides = {name: given.get(name, none) for name in _SIDES}
             for name, values in sides.items():
                 if isinstance(values, pd.Series) and not values.index.equals(frame.index):
                     raise StrategyRefused(
-                        f"{rule.__name__} on {asset}: {name} has another index than the features; "
+                        f"{where}: {name} has another index than the features; "
                         "reindex it, or compute it from them"
                     )
             one = Conditions(**{name: np.asarray(values) for name, values in sides.items()})
-            one.require_flags(len(frame), f"{rule.__name__} on {asset}")
+            one.require_flags(len(frame), where)
             for name, column in found.items():
                 column[rows] = getattr(one, name)
         return Conditions(**found)

@@ -25,10 +25,14 @@ from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_features
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline.strategies.rules.ranks import with_ranks
+from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.own_columns import scores
 from backtest_pipeline_tests.own_strategies import own_strategies, write
+from backtest_pipeline_tests.pipeline.conftest import copied
 from backtest_pipeline_tests.pipeline.markets import (
     StaticSource,
     assert_same,
@@ -67,6 +71,30 @@ def store(workspace: Workspace, tmp_path: Path) -> Workspace:
     return replace(workspace, columns_folder=tmp_path / "columns")
 
 
+@pytest.fixture(scope="module")
+def ranked_once(
+    template: Database, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """Name of a database and artifacts that a refresh of all assets leaves."""
+    root = tmp_path_factory.mktemp("ranked")
+    for database in database_like(template, "backtest"):
+        with own_strategies(root / "strategies", {"strongest.toml": STRONGEST}):
+            artifacts = root / "artifacts"
+            reports = refresh(Workspace(database, ArtifactStore(artifacts)), MARKET, PARTITIONS)
+            assert not any(report.failed for report in reports.values())
+        database.close()
+        yield database.where.rpartition("/")[2], artifacts
+
+
+@pytest.fixture
+def ranked(
+    template: Database, ranked_once: tuple[str, Path], strategies: Path, tmp_path: Path
+) -> Iterator[Workspace]:
+    """`store` after a refresh of all assets."""
+    for workspace in copied(template, *ranked_once, tmp_path / "ranked"):
+        yield replace(workspace, columns_folder=tmp_path / "columns")
+
+
 def runs(workspace: Workspace, condition: str = "strategy = 'strongest'") -> dict[str, str]:
     """Ids of the current runs by preset, asset and timeframe."""
     query = (
@@ -97,18 +125,16 @@ def asked(store: Workspace, spec: RunSpec | SweepSpec | WalkForwardSpec) -> str:
     return str(found.run_ids[-1])
 
 
-def test_a_refresh_ranks_all_stored_assets(store: Workspace) -> None:
-    reports = refresh(store, MARKET, PARTITIONS)
-    assert not any(report.failed for report in reports.values())
-    assert left_out_presets(store) == {}
-    assert len(runs(store)) == len(PARTITIONS)
-    found = recomputed_signals(store)
+def test_a_refresh_ranks_all_stored_assets(ranked: Workspace) -> None:
+    assert left_out_presets(ranked) == {}
+    assert len(runs(ranked)) == len(PARTITIONS)
+    found = recomputed_signals(ranked)
     assert (len(found.partitions), found.differing) == (8, ())
-    again = refresh(store, MARKET, PARTITIONS)
+    again = refresh(ranked, MARKET, PARTITIONS)
     assert {report.counts.get("unchanged") for report in again.values()} == {len(PARTITIONS)}
     rank = with_ranks(build_features(BARS), [RANK])[RANK]
     entries = column(
-        store,
+        ranked,
         "SELECT floor(extract(epoch FROM ts))::bigint FROM signals JOIN dim_assets USING (id)"
         " JOIN dim_signals USING (signal_id) WHERE strategy = 'strongest' AND symbol = 'E'"
         " AND tf = '1D' AND direction = 'long' AND action = 'entry' ORDER BY 1",
@@ -130,14 +156,13 @@ def test_ranks_among_a_part_of_the_assets_are_named(
     assert "ranks at 1D" not in caplog.text
 
 
-def test_one_symbol_has_the_ranks_of_all(store: Workspace) -> None:
-    refresh(store, MARKET, PARTITIONS)
-    known = runs(store)
+def test_one_symbol_has_the_ranks_of_all(ranked: Workspace) -> None:
+    known = runs(ranked)
     for asset in ("A", "E"):
         spec = RunSpec(symbol=asset, timeframe="1D", preset="strongest_20")
-        assert asked(store, spec) == known[f"strongest_20 {asset} 1D"]
-    refresh(store, of("E"), [Partition("E", "1D"), Partition("E", "1W")], rebuild=True)
-    assert runs(store) == known
+        assert asked(ranked, spec) == known[f"strongest_20 {asset} 1D"]
+    refresh(ranked, of("E"), [Partition("E", "1D"), Partition("E", "1W")], rebuild=True)
+    assert runs(ranked) == known
 
 
 def test_partitions_one_by_one_give_what_all_at_once_give(
@@ -169,33 +194,28 @@ def test_a_new_asset_makes_those_runs_stale_whose_ranks_change(store: Workspace)
     assert {name.split()[1] for name in after.keys() - others.keys()} == {"E"}
 
 
-def test_a_corrected_bar_makes_runs_of_other_assets_stale(store: Workspace) -> None:
-    refresh(store, MARKET, PARTITIONS)
-    own, others = runs(store), runs(store, "strategy <> 'strongest' AND symbol <> 'B'")
+def test_a_corrected_bar_makes_runs_of_other_assets_stale(ranked: Workspace) -> None:
+    own, others = runs(ranked), runs(ranked, "strategy <> 'strongest' AND symbol <> 'B'")
     close = BARS["close"].copy()
     row = BARS.rows_of("B").stop - 30
     close[row] = BARS["low"][row]
     corrected = StaticSource({"1D": BARS.with_columns({"close": close})})
-    refresh(store, corrected, PARTITIONS)
-    now = runs(store)
+    refresh(ranked, corrected, PARTITIONS)
+    now = runs(ranked)
     changed = {name.split(" ", 1)[1] for name in own if own[name] != now[name]}
     assert "B 1D" in changed
     assert changed & {"A 1D", "C 1D", "D 1D", "E 1D"}
-    assert runs(store, "strategy <> 'strongest' AND symbol <> 'B'") == others
+    assert runs(ranked, "strategy <> 'strongest' AND symbol <> 'B'") == others
 
 
-def test_grown_bars_give_what_all_at_once_gives(
-    store: Workspace, fresh_store: Callable[[], Workspace]
-) -> None:
+def test_grown_bars_give_what_all_at_once_gives(store: Workspace, ranked: Workspace) -> None:
     refresh(store, until(20), PARTITIONS)
     early = generations(store)
     refresh(store, MARKET, PARTITIONS)
     late = generations(store)
     assert early == late  # earlier ranks stay
     assert recomputed_signals(store).differing == ()
-    other = replace(fresh_store(), columns_folder=store.columns_folder)
-    refresh(other, MARKET, PARTITIONS)
-    grown, at_once = contents(store), contents(other)
+    grown, at_once = contents(store), contents(ranked)
     for found in (grown, at_once):
         del found["benchmark.parquet"]  # one in each directory, and other runs stay in theirs
     assert_same(grown, at_once)
@@ -212,14 +232,13 @@ def test_synthetic_assets_are_ranked_among_themselves(store: Workspace) -> None:
     assert asked(store, spec) == runs(store)["strongest_20 D 1D"]
 
 
-def test_each_value_of_a_parameter_is_ranked_in_sweeps_and_walk_forwards(store: Workspace) -> None:
-    refresh(store, MARKET, PARTITIONS)
+def test_each_value_of_a_parameter_is_ranked_in_sweeps_and_walk_forwards(ranked: Workspace) -> None:
     sets = (10, 20, 40)
     common: dict[str, Any] = {"symbol": "C", "timeframe": "1D", "strategy": "strongest"}
-    swept = execute(store, load_settings(bars=""), SweepSpec(**common, params={"days": [*sets]}))
+    swept = execute(ranked, load_settings(bars=""), SweepSpec(**common, params={"days": [*sets]}))
     assert isinstance(swept, SweepResult)
     single = [
-        execute(store, load_settings(bars=""), RunSpec(**common, params={"days": days}))
+        execute(ranked, load_settings(bars=""), RunSpec(**common, params={"days": days}))
         for days in sets
     ]
     returns = {
@@ -230,10 +249,10 @@ def test_each_value_of_a_parameter_is_ranked_in_sweeps_and_walk_forwards(store: 
     assert len(set(returns.values())) == len(sets)
     assert swept.best_run.metrics["total_return"] in returns.values()
     walked = asked(
-        store,
+        ranked,
         WalkForwardSpec(**common, params={"days": [*sets]}, train_days=120, test_days=60),
     )
-    replays = list(replay_runs(store, [walked, *runs(store).values()]))
+    replays = list(replay_runs(ranked, [walked, *runs(ranked).values()]))
     assert {one.verdict for one in replays} == {ReplayVerdict.SAME}
 
 

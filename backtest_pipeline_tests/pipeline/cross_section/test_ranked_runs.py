@@ -45,7 +45,7 @@ def stored(refreshed: Workspace) -> tuple[Workspace, UUID]:
     return refreshed, run_ranked(refreshed, MOMENTUM, "1D", RankedTerms())[0]
 
 
-def test_a_run_is_stored_once_and_replays_to_the_bit(refreshed: Workspace) -> None:
+def test_a_run_is_stored_once_and_its_bundle_verifies(refreshed: Workspace) -> None:
     run_id, is_new = run_ranked(refreshed, MOMENTUM, "1D", RankedTerms())
     assert is_new
     assert run_ranked(refreshed, MOMENTUM, "1D", RankedTerms()) == (run_id, False)
@@ -63,8 +63,6 @@ def test_a_run_is_stored_once_and_replays_to_the_bit(refreshed: Workspace) -> No
         refreshed.database, "SELECT pnl FROM backtest_trades WHERE run_id = :id", id=run_id
     )
     assert 10_000 + sum(pnl) == pytest.approx(equity[-1], rel=1e-9)
-    (replayed,) = replay_runs(refreshed, [run_id])
-    assert (replayed.verdict, replayed.differences) == (ReplayVerdict.SAME, ())
     files = bundle_files(refreshed, run_id)
     assert problems_of(files) == []
     assert {"daily_ic.parquet", "daily_signals.parquet", "daily_weights.parquet"} <= files.keys()
@@ -155,16 +153,20 @@ def test_weights_and_coefficients_are_files_beside_the_equity(
     assert len(ic) == len(series)
 
 
-def test_a_changed_file_or_trade_is_found(stored: tuple[Workspace, UUID]) -> None:
+def test_a_run_replays_to_the_bit_and_a_changed_summary_is_found(
+    stored: tuple[Workspace, UUID],
+) -> None:
     workspace, run_id = stored
+    changed, _ = run_ranked(workspace, replace(MOMENTUM, count=2), "1D", RankedTerms())
     execute_sql(
         workspace,
         "UPDATE backtest_runs SET results = jsonb_set(results,"
         " '{cross_section,figures,mean_ic}', '0.5') WHERE run_id = :id",
-        id=run_id,
+        id=changed,
     )
-    (replayed,) = replay_runs(workspace, [run_id])
-    assert replayed.differences == ("the stored summary (backtest_runs.results) differs",)
+    same, other = replay_runs(workspace, [run_id, changed])
+    assert (same.verdict, same.differences) == (ReplayVerdict.SAME, ())
+    assert other.differences == ("the stored summary (backtest_runs.results) differs",)
 
 
 def test_a_run_without_inputs_is_an_error_that_names_them(stored: tuple[Workspace, UUID]) -> None:
