@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         robustness,
         run_backtest,
     )
-    from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
     from backtest_pipeline.pipeline.loaded_runs import LoadedRun, LoadedWalkForward
     from backtest_pipeline.pipeline.replay.explain import Explanation, explain_diff
     from backtest_pipeline.pipeline.replay.replay import Replay, replay
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
         WalkForwardResult,
     )
     from backtest_pipeline.pipeline.specs import (
+        CrossSectionSpec,
         PortfolioSpec,
         RobustnessSpec,
         RunSpec,
@@ -103,7 +103,7 @@ _HOMES = {
     "CrossSection": "strategies.cross_section.definition",
     "CrossSectionDetail": "pipeline.stored_runs",
     "CrossSectionResult": "pipeline.results",
-    "CrossSectionSpec": "pipeline.cross_section.cross_section_spec",
+    "CrossSectionSpec": "pipeline.specs",
     "Declaration": "pipeline.results",
     "declare_walk_forward": "pipeline.api",
     "execute": "pipeline.api",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 
 from backtest_pipeline.definitions import build_definitions
+from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
+from backtest_pipeline.defs.schedules import nightly_cross_sections
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.defs.running import rectangle, require_success, run_job, told
 from backtest_pipeline_tests.own_strategies import own_strategies, write
@@ -22,11 +25,21 @@ rebalance = 5
 """
 
 
+def tick(instance: dg.DagsterInstance) -> list[dg.RunRequest] | dg.SkipReason:
+    """What the schedule of every night asks for."""
+    at = datetime(2026, 1, 5, 2, tzinfo=UTC)
+    with dg.build_schedule_context(instance, scheduled_execution_time=at) as context:
+        found = nightly_cross_sections(context)
+    assert isinstance(found, list | dg.SkipReason)
+    return found
+
+
 def test_each_timeframe_has_a_run_of_each_cross_section(
     store: Database, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-BETA|1D")))
     with own_strategies(tmp_path / "own") as folder:
+        assert "has no cross-section" in str(tick(instance))
         run = run_job(instance, "cross_sections_job", rectangle("1D", "1D"))
         require_success(run)
         (event,) = told(instance, run, "cross_sections").values()
@@ -37,6 +50,11 @@ def test_each_timeframe_has_a_run_of_each_cross_section(
         (event,) = told(instance, run, "cross_sections").values()
         assert event.metadata["dagster/row_count"].value == 1
         assert event.metadata["cross_sections_computed"].value == 1
+        requests = tick(instance)
+        assert isinstance(requests, list)
+        (request,) = requests
+        assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("1D", "1D")
+        require_success(run_job(instance, "cross_sections_job", request.tags))
         frame = build_definitions().load_asset_value(
             "cross_sections", instance=instance, partition_key="1D"
         )
