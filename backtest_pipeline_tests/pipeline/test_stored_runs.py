@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from uuid import UUID
 
 import pandas as pd
@@ -92,3 +93,15 @@ def test_a_run_on_one_asset_is_no_cross_section_and_the_reverse(named: Workspace
     loaded = bp.load_run(run_id)
     assert set(loaded.trades["symbol"]) <= {*bp.get_result(run_id).summary.symbols}
     assert len(loaded.plot().data) >= 4
+
+
+def test_the_report_of_a_cross_section_names_the_asset_of_each_trade(
+    named: Workspace, tmp_path: Path
+) -> None:
+    page = bp.load_run(asked()).report(tmp_path / "ranked.html").read_text()
+    table = page[page.index('aria-label="All trades of') :]
+    assert ">asset</th>" in table
+    assert page.count("<td>S-") > 100
+    assert "The price is not shown: several assets were traded." in page
+    single = column(named, "SELECT run_id FROM backtest_runs WHERE split = 'full' LIMIT 1")[0]
+    assert ">asset</th>" not in bp.load_run(single).report(tmp_path / "one.html").read_text()

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+from sqlalchemy import text
 
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
 from backtest_pipeline.defs.schedules import nightly_cross_sections
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.tables.table_checks import violations
 from backtest_pipeline_tests.defs.running import rectangle, require_success, run_job, told
 from backtest_pipeline_tests.own_strategies import own_strategies, write
 from backtest_pipeline_tests.sql import column
@@ -54,7 +56,17 @@ def test_each_timeframe_has_a_run_of_each_cross_section(
         assert isinstance(requests, list)
         (request,) = requests
         assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("1D", "1D")
-        require_success(run_job(instance, "cross_sections_job", request.tags))
+        run = run_job(instance, "cross_sections_job", request.tags)
+        require_success(run)
+        (check,) = run.get_asset_check_evaluations()
+        assert (check.check_name, check.passed) == ("grain_and_bounds", True)
+        with store.begin() as connection:
+            connection.execute(text("UPDATE backtest_trades SET symbol = 'ELSE' WHERE is_part"))
+            n_parts = connection.scalar(text("SELECT count(*) FROM backtest_trades WHERE is_part"))
+            assert violations(connection, "cross_sections") == {
+                "trades_outside_of_the_universe": n_parts,
+                "coefficients_out_of_bounds": 0,
+            }
         frame = build_definitions().load_asset_value(
             "cross_sections", instance=instance, partition_key="1D"
         )
