@@ -92,7 +92,7 @@ def test_a_run_on_one_asset_is_no_cross_section_and_the_reverse(named: Workspace
         bp.load_walk_forward(run_id)
     loaded = bp.load_run(run_id)
     assert set(loaded.trades["symbol"]) <= {*bp.get_result(run_id).summary.symbols}
-    assert len(loaded.plot().data) >= 4
+    assert len(loaded.plot().to_dict()["data"]) >= 4
 
 
 def test_the_report_of_a_cross_section_names_the_asset_of_each_trade(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 from sqlalchemy import text
 
 from backtest_pipeline.definitions import build_definitions
-from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
-from backtest_pipeline.defs.schedules import nightly_cross_sections
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.table_checks import violations
 from backtest_pipeline_tests.defs.running import rectangle, require_success, run_job, told
@@ -25,15 +23,7 @@ score = "{score}"
 count = 1
 rebalance = 5
 """
-
-
-def tick(instance: dg.DagsterInstance) -> list[dg.RunRequest] | dg.SkipReason:
-    """What the schedule of every night asks for."""
-    at = datetime(2026, 1, 5, 2, tzinfo=UTC)
-    with dg.build_schedule_context(instance, scheduled_execution_time=at) as context:
-        found = nightly_cross_sections(context)
-    assert isinstance(found, list | dg.SkipReason)
-    return found
+SOUND = {"trades_outside_of_the_universe": 0, "coefficients_out_of_bounds": 0}
 
 
 def test_each_timeframe_has_a_run_of_each_cross_section(
@@ -41,7 +31,6 @@ def test_each_timeframe_has_a_run_of_each_cross_section(
 ) -> None:
     require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-BETA|1D")))
     with own_strategies(tmp_path / "own") as folder:
-        assert "has no cross-section" in str(tick(instance))
         run = run_job(instance, "cross_sections_job", rectangle("1D", "1D"))
         require_success(run)
         (event,) = told(instance, run, "cross_sections").values()
@@ -52,24 +41,21 @@ def test_each_timeframe_has_a_run_of_each_cross_section(
         (event,) = told(instance, run, "cross_sections").values()
         assert event.metadata["dagster/row_count"].value == 1
         assert event.metadata["cross_sections_computed"].value == 1
-        requests = tick(instance)
-        assert isinstance(requests, list)
-        (request,) = requests
-        assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("1D", "1D")
-        run = run_job(instance, "cross_sections_job", request.tags)
-        require_success(run)
         (check,) = run.get_asset_check_evaluations()
         assert (check.check_name, check.passed) == ("grain_and_bounds", True)
         with store.begin() as connection:
-            connection.execute(text("UPDATE backtest_trades SET symbol = 'ELSE' WHERE is_part"))
-            n_parts = connection.scalar(text("SELECT count(*) FROM backtest_trades WHERE is_part"))
-            assert violations(connection, "cross_sections") == {
-                "trades_outside_of_the_universe": n_parts,
-                "coefficients_out_of_bounds": 0,
-            }
+            assert violations(connection, "cross_sections") == SOUND
+            connection.execute(
+                text(
+                    "UPDATE backtest_trades SET symbol = 'ELSE' WHERE symbol <> '' AND trade_no = 1"
+                )
+            )
+            broken = {**SOUND, "trades_outside_of_the_universe": 1}
+            assert violations(connection, "cross_sections") == broken
         frame = build_definitions().load_asset_value(
             "cross_sections", instance=instance, partition_key="1D"
         )
+        assert isinstance(frame, pd.DataFrame)
         assert frame["signal_name"].tolist() == ["strength"]
         assert {"mean_ic", "icir", "sharpe"} <= set(frame)
         flat = RULES.format(score="close / close").replace("strength", "flat")
