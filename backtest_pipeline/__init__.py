@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from backtest_pipeline.pipeline.runs.reports.loaded_runs import LoadedRun, LoadedWalkForward
     from backtest_pipeline.pipeline.specs import (
+        CrossSectionSpec,
         PortfolioSpec,
         RobustnessSpec,
         RunSpec,
@@ -103,7 +104,7 @@ _HOMES = {
     "CrossSection": "strategies.cross_section.definition",
     "CrossSectionDetail": "pipeline.stored_runs",
     "CrossSectionResult": "pipeline.results",
-    "CrossSectionSpec": "pipeline.cross_section.cross_section_spec",
+    "CrossSectionSpec": "pipeline.specs",
     "Declaration": "pipeline.results",
     "declare_walk_forward": "pipeline.api",
     "execute": "pipeline.api",

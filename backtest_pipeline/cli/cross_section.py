@@ -9,7 +9,7 @@ import typer
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
 from backtest_pipeline.cli.options import AsJson, FullRebuild, SpecOptions, of_spec
 from backtest_pipeline.cli.store import open_store
-from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
+from backtest_pipeline.pipeline.specs import CrossSectionSpec
 
 if TYPE_CHECKING:
     from backtest_pipeline.pipeline.results import CrossSectionResult

@@ -44,7 +44,8 @@ _POLL_S = 1.0
 def list_(
     user: Annotated[str | None, typer.Option(help="Submitted by this user.")] = None,
     kind: Annotated[
-        str | None, typer.Option(help="run, walkforward, portfolio, optimize or refresh.")
+        str | None,
+        typer.Option(help="run, walkforward, portfolio, optimize, cross_section or refresh."),
     ] = None,
     strategy: Annotated[str | None, typer.Option(help="For example ema_crossover.")] = None,
     asset: Asset = None,

@@ -158,11 +158,15 @@ def _explain(explanation: Explanation) -> None:
             _show_move(f"from B with A's {factor.name} to B", factor.backward)
     say("")
     _show_move("from A to B", explanation.total)
-    say(
-        f"explained by {', '.join(explanation.movers)}"
-        if explanation.movers
-        else "the results are equal"
-    )
+    if explanation.movers:
+        say(f"explained by {', '.join(explanation.movers)}")
+    else:
+        is_equal = not (explanation.total.moved or explanation.total.error)
+        say(
+            "the results are equal"
+            if is_equal
+            else "no factor alone could be swapped to explain it"
+        )
     if explanation.interacts:
         together = ", ".join(_amounts(explanation.interaction))
         say(f"interaction, beyond the sum of each alone: {together}")

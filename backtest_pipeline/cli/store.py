@@ -11,11 +11,11 @@ from backtest_pipeline.market.errors import AmbiguousName, InvalidInput, Unknown
 
 if TYPE_CHECKING:
     from backtest_pipeline.cli.options import SpecOptions
-    from backtest_pipeline.pipeline.specs import ExecutableSpec
+    from backtest_pipeline.pipeline.specs import StrategySpec
     from backtest_pipeline.pipeline.workspace import Workspace
     from backtest_pipeline.storage.settings import Settings
 
-S = TypeVar("S", bound="ExecutableSpec")
+S = TypeVar("S", bound="StrategySpec")
 
 
 @contextmanager

@@ -55,9 +55,11 @@ _GRAIN = (
     "not run where a rule is broken."
 )
 _ABOUT = {
+    "cross_sections": "Every trade is in an asset of the universe, and information coefficients "
+    "are within their bounds.",
     "walk_forward": "Every out-of-sample bar is used exactly once, with no gap between two test "
     "windows and no overlap with its fold's training window, and the stitched run consists of "
-    "exactly these bars."
+    "exactly these bars.",
 }
 
 

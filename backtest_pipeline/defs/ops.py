@@ -127,8 +127,9 @@ class SpecConfig(dg.Config):
     """The spec to execute."""
 
     spec: dict[str, Any] = Field(
-        description="fields of a RunSpec, WalkForwardSpec, SweepSpec or PortfolioSpec, including "
-        "`kind` (run, walkforward, optimize or portfolio)"
+        description="fields of a RunSpec, WalkForwardSpec, SweepSpec, PortfolioSpec or "
+        "CrossSectionSpec, including `kind` (run, walkforward, optimize, portfolio or "
+        "cross_section)"
     )
 
 

@@ -122,7 +122,7 @@ def rectangles(
 def timeframe_ranges(
     instance: dg.DagsterInstance, timeframes: Iterable[str]
 ) -> list[dict[str, str]]:
-    """Tags of the fewest runs that cover exactly these timeframes, for `portfolio_rollups`."""
+    """Tags of the fewest runs that cover exactly these timeframes, of assets by timeframe."""
     names = instance.get_dynamic_partitions("timeframe")
     return [
         {RANGE_START: names[first], RANGE_END: names[last]}

@@ -1,9 +1,12 @@
 """Schedules of every night and every week; those of backfills are in `automation/backfills.py`."""
 
+from collections import Counter
+
 import dagster as dg
 
 from backtest_pipeline.defs.automation.declared import as_schedule
 from backtest_pipeline.defs.jobs import (
+    cross_sections_job,
     leaderboard_job,
     look_ahead_job,
     negative_controls_job,
@@ -16,7 +19,11 @@ from backtest_pipeline.defs.jobs import (
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,
+    partitions_of,
+    timeframe_ranges,
 )
+from backtest_pipeline.pipeline.workspace import use_strategies
+from backtest_pipeline.strategies.known_strategies import catalogue
 
 
 @dg.schedule(job=walk_forward_job, **as_schedule("weekly_walk_forward"))
@@ -40,6 +47,26 @@ def _everything(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Ski
             RANGE_END: f"{assets[-1]}|{timeframes[-1]}",
         },
     )
+
+
+@dg.schedule(job=cross_sections_job, **as_schedule("nightly_cross_sections"))
+def nightly_cross_sections(
+    context: dg.ScheduleEvaluationContext,
+) -> list[dg.RunRequest] | dg.SkipReason:
+    use_strategies()
+    if not catalogue().cross_sections:
+        return dg.SkipReason("the folder of strategies has no cross-section")
+    instance = context.instance
+    stored = partitions_of(instance.get_materialized_partitions(dg.AssetKey("backtests")))
+    n_assets = Counter(partition.timeframe for partition in stored)
+    timeframes = {tf for tf in instance.get_dynamic_partitions("timeframe") if n_assets[tf] > 1}
+    if not timeframes:
+        return dg.SkipReason("no timeframe has stored backtests of two assets, which can be ranked")
+    at = context.scheduled_execution_time.isoformat()
+    return [
+        dg.RunRequest(run_key=f"{at}/{tags[RANGE_START]}", tags=tags)
+        for tags in timeframe_ranges(instance, timeframes)
+    ]
 
 
 nightly_leaderboard = dg.ScheduleDefinition(

@@ -18,7 +18,6 @@ from backtest_pipeline.market.panel import OHLCV, Panel, utc_index
 from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline import execution
-from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
 from backtest_pipeline.pipeline.look_ahead_guard import require_probed
 from backtest_pipeline.pipeline.results import Declaration, Result
 from backtest_pipeline.pipeline.specs import (
@@ -48,7 +47,6 @@ from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.storage.settings import exchange_access, load_settings
 from backtest_pipeline.storage.tables.features import read_features
 from backtest_pipeline.storage.tables.signals import read_signals
-from backtest_pipeline.strategies.cross_section.definition import KIND
 from backtest_pipeline.strategies.registry import strategy_of
 from backtest_pipeline.strategies.strategy import Strategy, conditions_of
 from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
@@ -57,7 +55,7 @@ _ASSET = "asset"
 
 
 def execute(
-    spec: ExecutableSpec | RobustnessSpec | CrossSectionSpec | Mapping[str, Any],
+    spec: ExecutableSpec | RobustnessSpec | Mapping[str, Any],
     *,
     rebuild: bool = False,
 ) -> Result:
@@ -83,14 +81,10 @@ def execute(
         >>> result.kind
         'run'
     """
-    parsed = _parsed(spec) if isinstance(spec, Mapping) else spec
+    parsed = spec_of(spec) if isinstance(spec, Mapping) else spec
     settings = load_settings()
     with open_workspace(settings) as workspace:
         return execution.execute(workspace, settings, parsed, rebuild=rebuild)
-
-
-def _parsed(spec: Mapping[str, Any]) -> ExecutableSpec | CrossSectionSpec:
-    return checked(CrossSectionSpec, spec) if spec.get("kind") == KIND else spec_of(spec)
 
 
 def declare_walk_forward(spec: WalkForwardSpec | Mapping[str, Any]) -> Declaration:

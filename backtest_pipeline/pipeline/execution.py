@@ -9,7 +9,6 @@ from typing import Any
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
 from backtest_pipeline.pipeline.given_rules import strategies_for
 from backtest_pipeline.pipeline.monitoring.counters import EXTERNAL, Kind, Tally, counted
 from backtest_pipeline.pipeline.result_rows import (
@@ -30,10 +29,12 @@ from backtest_pipeline.pipeline.results import (
     WalkForwardResult,
 )
 from backtest_pipeline.pipeline.specs import (
+    CrossSectionSpec,
     ExecutableSpec,
     PortfolioSpec,
     RobustnessSpec,
     RunSpec,
+    StrategySpec,
     SweepSpec,
     WalkForwardSpec,
 )
@@ -82,7 +83,7 @@ Source = BarSource | ExternalReader
 def execute(
     workspace: Workspace,
     settings: Settings,
-    spec: ExecutableSpec | RobustnessSpec | CrossSectionSpec,
+    spec: ExecutableSpec | RobustnessSpec,
     user: str = "",
     *,
     bars: str = "",
@@ -118,7 +119,7 @@ def execute(
 
 
 def look_up(
-    workspace: Workspace, settings: Settings, spec: ExecutableSpec, user: str = ""
+    workspace: Workspace, settings: Settings, spec: StrategySpec, user: str = ""
 ) -> Result | None:
     """The stored result of a spec, where `execute` would return it without computing; else None.
 
@@ -139,7 +140,7 @@ def look_up(
     return result
 
 
-def _runs_own_python(workspace: Workspace, spec: ExecutableSpec) -> bool:
+def _runs_own_python(workspace: Workspace, spec: StrategySpec) -> bool:
     if isinstance(spec, RunSpec | PortfolioSpec):
         return is_own_python(named_by_spec(workspace, spec)[0].name)
     return is_own_python(spec.strategy)
@@ -148,7 +149,7 @@ def _runs_own_python(workspace: Workspace, spec: ExecutableSpec) -> bool:
 def _stored(
     workspace: Workspace,
     settings: Settings,
-    spec: ExecutableSpec | RobustnessSpec,
+    spec: StrategySpec | RobustnessSpec,
     source: Source,
 ) -> Result | None:
     if type(spec) is RunSpec and not spec.bands:
@@ -168,7 +169,7 @@ def _stored(
 def _counted(
     workspace: Workspace,
     settings: Settings,
-    spec: ExecutableSpec | RobustnessSpec,
+    spec: StrategySpec | RobustnessSpec,
     bars: str = "",
 ) -> AbstractContextManager[Tally]:
     is_built = workspace.external is None
@@ -295,7 +296,7 @@ def _plan(spec: WalkForwardSpec, settings: Settings) -> WalkForwardPlan:
 def source_for(
     workspace: Workspace,
     settings: Settings,
-    spec: ExecutableSpec | RobustnessSpec,
+    spec: StrategySpec | RobustnessSpec,
     bars: str = "",
 ) -> Source:
     """The source of the bars or features of a spec.

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.pipeline.specs import ExecutableSpec
+from backtest_pipeline.pipeline.specs import StrategySpec
 from backtest_pipeline.strategies.known_strategies import look_again, rules_known
 from backtest_pipeline.strategies.registry import is_own_python
 
-S = TypeVar("S", bound=ExecutableSpec)
+S = TypeVar("S", bound=StrategySpec)
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def strategies_for(spec: S) -> Iterator[S]:
         yield spec.model_copy(update={"rules": None, "strategy": name})
 
 
-def names_own_python(spec: ExecutableSpec) -> bool:
+def names_own_python(spec: StrategySpec) -> bool:
     """Whether the strategy that a spec names is a user's Python, none of which runs for this.
 
     A preset is not looked up, and counts as none. Raises as `strategies_for`, and UnknownName for

@@ -26,7 +26,7 @@ from backtest_pipeline.pipeline.runs.query import run_summary
 from backtest_pipeline.pipeline.runs.reports.bands import run_bands
 from backtest_pipeline.pipeline.specs import RobustnessSpec, RunSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.report.sweep_page import parameters
 from backtest_pipeline.research.ranking.trials import CountingRule
 from backtest_pipeline.research.robustness.robustness import NUMBERS
@@ -203,6 +203,7 @@ def sweep_result(exploration: Exploration, best_run: RunResult, top: int) -> Swe
     )
 
 
+@retried
 def cross_section_result(workspace: Workspace, run_id: UUID) -> CrossSectionResult:
     """A stored run that ranks a universe.
 

@@ -8,12 +8,15 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.given_rules import strategies_for
 from backtest_pipeline.pipeline.runs.identity import Window
 from backtest_pipeline.pipeline.specs import (
+    CrossSectionSpec,
     ExecutableSpec,
     PortfolioSpec,
+    StrategySpec,
     SweepSpec,
     WalkForwardSpec,
 )
 from backtest_pipeline.pipeline.use_cases.backtest import require_one_strategy
+from backtest_pipeline.pipeline.use_cases.cross_section import rule_of_spec
 from backtest_pipeline.pipeline.use_cases.spec_terms import (
     combinations_allowed,
     plan_of,
@@ -36,13 +39,16 @@ def require_sound(spec: ExecutableSpec, most_combinations: int) -> None:
     timeframe(spec.timeframe)
     Window(spec.start, spec.end)
     spec.config()
+    if isinstance(spec, CrossSectionSpec):
+        rule_of_spec(spec)
+        return
     with strategies_for(spec) as named:
         _require_strategy(named, most_combinations)
     if isinstance(spec, PortfolioSpec):
         rollup_config(spec)
 
 
-def _require_strategy(spec: ExecutableSpec, most_combinations: int) -> None:
+def _require_strategy(spec: StrategySpec, most_combinations: int) -> None:
     """Raise for a strategy that is unknown, or whose parameters are refused."""
     if isinstance(spec, SweepSpec):
         require_metric(spec.metric)
@@ -57,5 +63,5 @@ def _require_strategy(spec: ExecutableSpec, most_combinations: int) -> None:
             _strategy_of(spec).parse(spec.params)
 
 
-def _strategy_of(spec: ExecutableSpec) -> Strategy[Any]:
+def _strategy_of(spec: StrategySpec) -> Strategy[Any]:
     return strategy_of(spec.strategy or DEFAULT_STRATEGY)

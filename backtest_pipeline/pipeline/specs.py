@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -111,6 +111,8 @@ _SIMULATED = declared_fields(SimulationConfig) | {
     "stops": (Stops, _STOPS()),
 }
 _OfSimulation: type[SpecModel] = create_model("_OfSimulation", __base__=SpecModel, **_SIMULATED)
+_OF_RANKED = {name: _SIMULATED[name] for name in ("initial_cash", "risk_free")}
+_OfRanked: type[SpecModel] = create_model("_OfRanked", __base__=SpecModel, **_OF_RANKED)
 
 
 class SimulationSpec(_OfSimulation):
@@ -301,6 +303,50 @@ class PortfolioSpec(_OnPreset):
     )
 
 
+class CrossSectionSpec(_OfRanked):
+    """A cross-section: a universe is ranked at each rebalance, and its ends are held in one book.
+
+    It is computed from stored features. The strategy says whom to hold and how much.
+    """
+
+    kind: Literal["cross_section"] = "cross_section"
+    strategy: str | None = Field(
+        default=None,
+        max_length=64,
+        description="name of a cross-section in the folder of strategies",
+        examples=["momentum"],
+    )
+    rules: str | None = Field(
+        default=None,
+        max_length=100_000,
+        description="a cross-section in TOML in place of a name, see docs/cross-section.md",
+        examples=['kind = "cross_section"\nname = "up"\nscore = "rsi_14"\ncount = 5'],
+    )
+    symbols: list[Symbol] = Field(
+        default=[],
+        max_length=MOST_SYMBOLS,
+        description="the universe; all assets with stored features if not given, synthetic ones "
+        "only where there are no others",
+    )
+    timeframe: TimeframeName = Field(default="1D", description="length of the bars")
+    start: date | None = Field(
+        default=None, description="first UTC day to trade", examples=["2022-01-01"]
+    )
+    end: date | None = Field(default=None, description="UTC day after the last day to trade")
+    costs: Costs = Costs()
+
+    def config(self) -> SimulationConfig:
+        """The spec as a `SimulationConfig`.
+
+        Raises:
+            UnknownName, InvalidInput: for invalid settings, with the reason.
+        """
+        return SimulationConfig(
+            costs=CostModel.of(**self.costs.model_dump()),
+            **{name: getattr(self, name) for name in _OF_RANKED},
+        )
+
+
 class RefreshSpec(SpecModel):
     """A refresh: bring bars, features, signals and backtests of these partitions up to date."""
 
@@ -310,8 +356,10 @@ class RefreshSpec(SpecModel):
     full_rebuild: bool = Field(default=False, description="recompute even what has not changed")
 
 
-ExecutableSpec = RunSpec | WalkForwardSpec | SweepSpec | PortfolioSpec
-"""The specs that `execute` computes."""
+StrategySpec = RunSpec | WalkForwardSpec | SweepSpec | PortfolioSpec
+"""The specs of strategies that look at one asset at a time."""
+ExecutableSpec = StrategySpec | CrossSectionSpec
+"""The specs that `execute` computes, and jobs."""
 Spec = ExecutableSpec | RefreshSpec
 
 
@@ -398,7 +446,7 @@ def _shortened(value: object) -> str:
 
 def _fields_beside(loc: tuple[int | str, ...], kind: type[SpecModel] | None) -> set[str]:
     """The known fields at the location of an unknown one."""
-    kinds: tuple[type[BaseModel], ...] = (RunSpec, WalkForwardSpec, SweepSpec, PortfolioSpec)
+    kinds: tuple[type[BaseModel], ...] = get_args(ExecutableSpec)
     parts = {"costs": Costs, "stops": _STOPS, **_SIZINGS}
     if len(loc) > 1 and loc[-2] in parts:
         kinds = (parts[str(loc[-2])],)
@@ -413,6 +461,7 @@ _TAGS = {
     "walkforward",
     "optimize",
     "portfolio",
+    "cross_section",
     "refresh",
     *_SIZINGS,
 }  # of unions in a `loc`

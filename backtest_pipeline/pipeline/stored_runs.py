@@ -209,7 +209,7 @@ def load_vectorbt(run: UUID | str) -> Any:
 
     Raises:
         RunNotFound: where it is not stored.
-        InvalidInput: for a run of a plan book, or with leverage.
+        InvalidInput: for a run of a plan book or of a cross-section, or with leverage.
         CannotReplay: where its bars are not stored any more.
         ConfigurationError: where vectorbt is missing or of another version.
 

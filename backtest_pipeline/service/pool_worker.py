@@ -19,7 +19,6 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 from threadpoolctl import threadpool_limits
 
-from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
 from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.jobs.requests import require_sound_job
 from backtest_pipeline.pipeline.specs import ExecutableSpec, JobSpec
@@ -29,8 +28,8 @@ from backtest_pipeline.storage.logs import about, set_up_logging
 from backtest_pipeline.storage.settings import Settings
 
 _log = logging.getLogger(__name__)
-_specs: TypeAdapter[ExecutableSpec | CrossSectionSpec] = TypeAdapter(
-    Annotated[ExecutableSpec | CrossSectionSpec, Field(discriminator="kind")]
+_specs: TypeAdapter[ExecutableSpec] = TypeAdapter(
+    Annotated[ExecutableSpec, Field(discriminator="kind")]
 )
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from backtest_pipeline.market.errors import AmbiguousName, StrategyRefused, UnknownName
+from backtest_pipeline.market.errors import (
+    AmbiguousName,
+    InvalidInput,
+    StrategyRefused,
+    UnknownName,
+)
 from backtest_pipeline.strategies.cross_section.definition import CrossSection
 from backtest_pipeline.strategies.known_strategies import FOLDER, SHORT_NAMES, catalogue
 from backtest_pipeline.strategies.own.loading import SHIPPED
@@ -51,6 +56,7 @@ def named(name: str, presets: Iterable[str] = ()) -> Named:
 
     Raises:
         UnknownName: where nothing goes by it.
+        InvalidInput: for a cross-section, which is no strategy on single assets.
         StrategyRefused: where a strategy of that name, or the folder of the user's own, cannot be
             loaded, with the reason.
         AmbiguousName: where several do, with their names.
@@ -78,6 +84,11 @@ def named(name: str, presets: Iterable[str] = ()) -> Named:
     if not found and FOLDER in refused:
         raise StrategyRefused(
             f"no strategy {name} is known, and {FOLDER} cannot be used: {refused[FOLDER]}"
+        )
+    if not found and name in catalogue().cross_sections:
+        raise InvalidInput(
+            f"{name} ranks a universe, and is no strategy on single assets; run it as a "
+            "cross-section: `backtest-pipeline cross-section run`"
         )
     if not found:
         kind = "strategy or preset" if presets else "strategy"

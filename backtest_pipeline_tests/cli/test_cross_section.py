@@ -44,6 +44,11 @@ def test_a_cross_section_is_listed_shown_checked_and_run(cli: CommandLine, folde
     assert checked["probes"] == 9
     assert checked["rebalances"]["traded"] > 50
     assert "no look-ahead found in 9 other futures" in cli("strategies", "check", "strength").out
+    single = cli("run", "--strategy", "strength", "--asset", "S-ALPHA")
+    assert (single.code, "ranks a universe, and is no strategy on single" in single.message) == (
+        1,
+        True,
+    )
     for asset in ("S-ALPHA", "S-BETA"):
         assert cli("run", "--strategy", "rsi", "--asset", asset).code == 0
     found = cli.json("cross-section", "run", "--strategy", "strength")

@@ -1,4 +1,4 @@
-"""Eleven specs through every door, each on a store of its own, give one id and one JSON."""
+"""Twelve specs through every door, each on a store of its own, give one id and one JSON."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ RATES: list[tuple[str, float]] = [
 RULES = """name = "up"
 long_entry = "close > ema_21"
 long_exit = "close < ema_21"
+"""
+RANKED = """kind = "cross_section"
+name = "strength"
+score = "close / shift(close, 4) - 1"
+count = 1
 """
 Spec = dict[str, Any]
 QUESTIONS: list[tuple[str, Spec, tuple[str, ...]]] = [
@@ -107,6 +112,14 @@ QUESTIONS: list[tuple[str, Spec, tuple[str, ...]]] = [
         {"symbols": ["S-ALPHA", "S-BETA"], "timeframe": "1W", "preset": "ema_9_21"},
         ("portfolio", "--assets", "S-ALPHA,S-BETA", "--tf", "1W", "--preset", "ema_9_21"),
     ),
+    (
+        "cross_section",
+        {"rules": RANKED, "timeframe": "1W", "start": "2021-01-01", "costs": {"fee_bps": 7.0}},
+        (
+            *("cross-section", "run", "--rules", "{ranked}", "--tf", "1W"),
+            *("--start", "2021-01-01", "--fee-bps", "7"),
+        ),
+    ),
 ]
 
 
@@ -136,7 +149,7 @@ def fresh(
         next(database, None)
 
 
-def test_eleven_specs_come_to_the_same_through_every_door(
+def test_twelve_specs_come_to_the_same_through_every_door(
     fresh: Callable[[], Database],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -146,7 +159,7 @@ def test_eleven_specs_come_to_the_same_through_every_door(
     fresh()
     expected = [bp.execute(spec).model_dump(mode="json") for spec in specs]
     ids = {json.dumps(one.get("run_id") or one.get("portfolio_id")) for one in expected}
-    assert len(ids) == 10 + 1  # a sweep has none of its own
+    assert len(ids) == 11 + 1  # a sweep has none of its own
 
     cli = CommandLine(fresh(), tmp_path, monkeypatch, capsys)
     assert by_command_line(cli, tmp_path) == expected
@@ -160,7 +173,9 @@ def by_command_line(cli: CommandLine, folder: Path) -> list[Any]:
     rates.write_text("symbol,ts,rate\n" + "".join(f"S-ALPHA,{ts},{r}\n" for ts, r in RATES))
     rules = folder / "up.toml"
     rules.write_text(RULES)
-    files = {"{funding}": str(rates), "{rules}": str(rules)}
+    ranked = folder / "strength.toml"
+    ranked.write_text(RANKED)
+    files = {"{funding}": str(rates), "{rules}": str(rules), "{ranked}": str(ranked)}
     found = []
     for kind, _, words in QUESTIONS:
         own = ["--no-bands"] if kind == "run" else []
@@ -178,7 +193,9 @@ def by_http(database: Database, specs: list[Spec]) -> list[Any]:
     with TestClient(build_app(load_settings(), service), base_url="http://localhost") as client:
         answers = [
             client.post(
-                f"/backtest/{spec['kind']}", json=spec, headers={"Authorization": f"Bearer {key}"}
+                f"/backtest/{spec['kind'].replace('_', '-')}",
+                json=spec,
+                headers={"Authorization": f"Bearer {key}"},
             )
             for spec in specs
         ]

@@ -28,6 +28,8 @@ from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.waiting import until
 
 SYMBOLS = ("AAA", "BBB", "CCC")
+OTHER = "DDD"
+"""The symbol whose prices are not those of the others."""
 QUESTION = {"symbol": "AAA", "strategy": "ema_crossover", "params": {"fast": 3, "slow": 8}}
 
 
@@ -64,6 +66,8 @@ def store(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Itera
     (folder / "bars").mkdir()
     for symbol in SYMBOLS:
         write(daily_bars(120, symbol), folder / "bars" / f"{symbol}.csv")
+    later = daily_bars(140, OTHER).iloc[20:].assign(ts=daily_bars(120)["ts"].to_numpy())
+    write(later, folder / "bars" / f"{OTHER}.csv")
     for database in database_like(template, "backtest"):
         yield Store(database, folder)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
 from backtest_pipeline.pipeline.versions import probe_code
 from backtest_pipeline.storage.tables.look_ahead import record_verdicts
-from backtest_pipeline_tests.service.conftest import QUESTION, Store, bearing
+from backtest_pipeline_tests.service.conftest import OTHER, QUESTION, Store, bearing
 from backtest_pipeline_tests.service.problems import told
 from backtest_pipeline_tests.sql import execute_sql
 
@@ -132,7 +134,8 @@ def test_searches_portfolios_and_walk_forwards_are_answered(
     assert client.put(f"{address}/pin", json={}, headers=runner).status_code == 204
     assert client.delete(f"{address}/pin", headers=runner).status_code == 204
     rules = 'kind = "cross_section"\nname = "up"\nscore = "close"\ncount = 1\nrebalance = 2'
-    ranked = client.post("/backtest/cross-section", json={"rules": rules}, headers=runner)
+    same = {"rules": rules, "symbols": ["AAA", "BBB"]}
+    ranked = client.post("/backtest/cross-section", json=same, headers=runner)
     told(ranked, "BAD_PARAMS")  # the bars of these symbols are the same
     assert "60 all scores equal" in ranked.json()["detail"]
     refused = client.post("/backtest/cross-section", json={"rules": "kind ="}, headers=runner)
@@ -145,6 +148,38 @@ def test_searches_portfolios_and_walk_forwards_are_answered(
     found = client.post("/backtest/walkforward", json=walk, headers=runner)
     assert found.status_code == 200, found.text
     assert len(found.json()["folds"]) >= 3
+
+
+def test_a_cross_section_is_answered_with_its_files_and_pages(
+    client: TestClient, runner: dict[str, str], viewer: dict[str, str]
+) -> None:
+    for symbol in (universe := ["AAA", OTHER]):
+        made = client.post("/backtest/run", json={**QUESTION, "symbol": symbol}, headers=runner)
+        assert made.status_code == 200, made.text
+    rules = 'kind = "cross_section"\nname = "up"\nscore = "close"\ncount = 1\nrebalance = 2'
+    asked = {"rules": rules, "symbols": universe}
+    answer = client.post("/backtest/cross-section", json=asked, headers=runner)
+    assert answer.status_code == 200, answer.text
+    told_run = answer.json()
+    assert (told_run["symbols"], told_run["information"]["mean_ic"] is None) == (universe, False)
+    assert client.post("/backtest/cross-section", json=asked, headers=runner).json() == told_run
+
+    address = f"/backtests/{told_run['run_id']}"
+    for page in ("", "/summary", "/equity", "/metrics/timeseries", "/report", "/blocks", "/plans"):
+        found = client.get(f"{address}{page}", headers=viewer)
+        assert found.status_code == 200, found.text
+    detail = client.get(address, headers=viewer).json()
+    assert (detail["symbol"], detail["metrics"]) == ("AAA+DDD", told_run["metrics"])
+    trades = client.get(f"{address}/trades", headers=viewer).json()["rows"]
+    assert {trade["symbol"] for trade in trades} == set(universe)
+    assert {trade["is_part"] for trade in trades} <= {True, False}
+    listed = client.get("/backtests", params={"requested_by": "the-runner"}, headers=viewer).json()
+    assert told_run["run_id"] in [row["run_id"] for row in listed["rows"]]
+    for name in ("daily_ic", "daily_signals", "daily_weights"):
+        file = client.get(f"{address}/artifacts/{name}.parquet", headers=viewer)
+        table = pq.read_table(io.BytesIO(file.content))
+        assert "ts" in table.column_names
+        assert table.num_rows >= 60
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
-from backtest_pipeline.defs import stored_events
+from backtest_pipeline.defs.automation.automation_conditions import INPUT_CHANGED
 from backtest_pipeline.defs.metadata import table_schema
 from backtest_pipeline.defs.partitions import require_sound_run, timeframes_partitions
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.defs.stage_assets import OWNERS
-from backtest_pipeline.defs.stored_events import StoredRows
-from backtest_pipeline.market.errors import BacktestError
+from backtest_pipeline.defs.stored_events import PartitionReports, StoredRows
 from backtest_pipeline.pipeline.result_rows import cross_section_result
 from backtest_pipeline.pipeline.results import CrossSectionResult
-from backtest_pipeline.pipeline.stage import of_the_environment
 from backtest_pipeline.pipeline.use_cases.cross_section import refresh_at
 from backtest_pipeline.pipeline.versions import CROSS_SECTION_CODE
+from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.cross_section.information import FIGURES
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRICS
 from backtest_pipeline.storage.provenance import combined
 
@@ -52,6 +52,7 @@ class CrossSections(dg.Config):
     kinds={"numba", "postgres", "parquet"},
     owners=OWNERS,
     code_version=CROSS_SECTION_CODE,
+    automation_condition=INPUT_CHANGED,
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "backtest_runs"},
     description="For each timeframe, one run of each strategy that ranks the universe, with its "
     "information coefficients, signals and weights by date.",
@@ -64,25 +65,19 @@ def cross_sections(
 ) -> None:
     require_sound_run(context)
     chosen = simulation.config()
-    step = context.get_step_execution_context()
-    tags = stored_events.provenance(context.instance, stored_events.lineage_of(step))
-    failed: dict[str, str] = {}
-    timeframes = sorted(
-        context.partition_keys, key=context.instance.get_dynamic_partitions("timeframe").index
-    )
-    for tf in timeframes:
-        try:
-            found = refresh_at(store.workspace, tf, config.names, chosen)
-        except BacktestError as error:
-            if of_the_environment(error):
-                raise
-            failed[tf] = f"cross_sections: {error}"
-            continue
-        runs = [cross_section_result(store.workspace, run_id) for run_id in found.run_ids.values()]
-        rows = _stored(tf, runs, found.n_new)
-        stored_events.report(step, [stored_events.materialization(context.asset_key, rows, tags)])
-    if failed:
-        raise stored_events.failure(failed, len(timeframes) - len(failed))
+    reports = PartitionReports(context)
+    known = context.instance.get_dynamic_partitions("timeframe")
+    for tf in sorted(context.partition_keys, key=known.index):
+        reports.add(tf, lambda tf=tf: _refreshed(store.workspace, tf, config.names, chosen))
+    reports.end()
+
+
+def _refreshed(
+    workspace: Workspace, tf: str, names: Sequence[str], chosen: SimulationConfig
+) -> StoredRows:
+    found = refresh_at(workspace, tf, names, chosen)
+    runs = [cross_section_result(workspace, run_id) for run_id in found.run_ids.values()]
+    return _stored(tf, runs, found.n_new)
 
 
 def _stored(tf: str, runs: Sequence[CrossSectionResult], n_new: int) -> StoredRows:

@@ -103,6 +103,16 @@ AUTOMATIONS: Sequence[Automation] = (
         cron="50 1 * * *",
     ),
     Automation(
+        "nightly_cross_sections",
+        "Runs the cross-sections of the folder of strategies on the newest features",
+        "timeframes with stored backtests of two or more assets; none where the folder has no "
+        "cross-section",
+        "one run for adjacent timeframes; a second for each cross-section and timeframe with new "
+        "features",
+        _LATEST,
+        cron="0 2 * * *",
+    ),
+    Automation(
         "nightly_leaderboard",
         "Ranks all current runs",
         "all runs",
@@ -215,7 +225,7 @@ AUTOMATIONS: Sequence[Automation] = (
         "conditions",
         "Shows by Dagster's automation conditions why partitions would be computed, and requests "
         "them while it is on; the backfills do so without it",
-        "bars to backtests, partitions whose inputs have another data version",
+        "bars to backtests and cross-sections, partitions whose inputs have another data version",
         "20,000 partitions: 13 s, 350 MB and a cursor of 10 MB; leave it off above 5,000",
         "changes since the last tick are requested",
         every_s=60,

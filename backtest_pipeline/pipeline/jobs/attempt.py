@@ -14,6 +14,7 @@ from uuid import UUID
 
 from backtest_pipeline.market.errors import (
     BacktestError,
+    RunNotFound,
     StoreError,
     StoreUnavailable,
     public_message,
@@ -31,7 +32,7 @@ from backtest_pipeline.storage.logs import about
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.removals import block_removals
 from backtest_pipeline.storage.run_tables.run_figures import current_figures
-from backtest_pipeline.storage.run_tables.runs import runs_by_id
+from backtest_pipeline.storage.run_tables.run_search import require_runs
 from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.storage.tables.job_queue import TIMEOUT
 from backtest_pipeline.storage.tables.jobs import (
@@ -282,7 +283,9 @@ def _keep(
     """
     with workspace.database.begin() as connection:
         block_removals(connection)
-        if len(runs_by_id(connection, run_ids)) < len(set(run_ids)):
+        try:
+            require_runs(connection, run_ids)
+        except RunNotFound:
             return False
         if not store_unit(connection, claim, unit, run_ids, result):
             raise Stopped(StopReason.LEASE_LOST)

@@ -14,12 +14,15 @@ from backtest_pipeline.pipeline.given_rules import names_own_python, strategies_
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.soundness import require_sound
 from backtest_pipeline.pipeline.specs import (
+    CrossSectionSpec,
     ExecutableSpec,
     JobSpec,
     PortfolioSpec,
     RefreshSpec,
     Spec,
+    StrategySpec,
 )
+from backtest_pipeline.pipeline.use_cases.cross_section import rule_of_spec
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.job_queue import (
     Attempt,
@@ -71,7 +74,8 @@ def submit(
             strategy=None if isinstance(spec, RefreshSpec) else _strategy_name(spec),
             symbols=sorted({p.asset for p in partitions}),
             timeframes=sorted(
-                {p.timeframe for p in partitions}, key=lambda tf: timeframe(tf).sort_key
+                {timeframe(tf).name for tf in _timeframes(job)},
+                key=lambda tf: timeframe(tf).sort_key,
             ),
             created_by=user,
             n_units=len(units),
@@ -92,12 +96,12 @@ def require_sound_job(job: JobSpec, most_combinations: int) -> None:
 
 def runs_own_python(job: JobSpec) -> bool:
     """Whether `require_sound_job` runs Python of a user's own, which may take any time."""
-    return not isinstance(job.spec, RefreshSpec) and names_own_python(job.spec)
+    return isinstance(job.spec, StrategySpec) and names_own_python(job.spec)
 
 
 def _whole(job: JobSpec) -> Spec:
-    """The spec of a job; of a portfolio with the symbols that the job names."""
-    if isinstance(job.spec, PortfolioSpec):
+    """The spec of a job; of several symbols together with those that the job names."""
+    if isinstance(job.spec, PortfolioSpec | CrossSectionSpec):
         return job.spec.model_copy(update={"symbols": job.symbols or job.spec.symbols})
     return job.spec
 
@@ -125,7 +129,7 @@ def resume(database: Database, job_id: UUID, user: str, *, most_combinations: in
 
 
 Unit = tuple[ExecutableSpec | None, Sequence[Partition]]
-"""A spec (None for a refresh), and the partitions that it covers."""
+"""A spec (None for a refresh), and the partitions that it names."""
 
 
 def units_of(job: JobSpec) -> dict[str, Unit]:
@@ -135,15 +139,8 @@ def units_of(job: JobSpec) -> dict[str, Unit]:
         UnknownName: for an unknown timeframe.
         InvalidInput: for too many units.
     """
-    spec = job.spec
-    if isinstance(spec, RefreshSpec):
-        named = [job.symbols or spec.symbols, job.timeframes or spec.timeframes]
-    elif isinstance(spec, PortfolioSpec):
-        named = [spec.symbols, job.timeframes or [spec.timeframe]]
-    else:
-        named = [job.symbols or [spec.symbol], job.timeframes or [spec.timeframe]]
-    symbols, timeframes = (list(dict.fromkeys(names)) for names in named)
-    if isinstance(spec, PortfolioSpec):
+    spec, timeframes = job.spec, _timeframes(job)
+    if isinstance(spec, PortfolioSpec | CrossSectionSpec):
         symbols = list(dict.fromkeys(job.symbols)) or spec.symbols
         units: dict[str, Unit] = {
             tf: (
@@ -153,6 +150,8 @@ def units_of(job: JobSpec) -> dict[str, Unit]:
             for tf in timeframes
         }
     else:
+        named = spec.symbols if isinstance(spec, RefreshSpec) else [spec.symbol]
+        symbols = list(dict.fromkeys(job.symbols or named))
         units = {}
         for symbol, tf in product(symbols, timeframes):
             partition = Partition(symbol, timeframe(tf).name)
@@ -168,8 +167,15 @@ def units_of(job: JobSpec) -> dict[str, Unit]:
     return units
 
 
+def _timeframes(job: JobSpec) -> list[str]:
+    named = job.spec.timeframes if isinstance(job.spec, RefreshSpec) else [job.spec.timeframe]
+    return list(dict.fromkeys(job.timeframes or named))
+
+
 def _strategy_name(spec: ExecutableSpec) -> str:
     """The name that jobs are listed by: the preset, or the strategy."""
+    if isinstance(spec, CrossSectionSpec):
+        return rule_of_spec(spec).name
     with strategies_for(spec) as named:
         preset = getattr(named, "preset", None)
         return preset or strategy_of(named.strategy or DEFAULT_STRATEGY).name

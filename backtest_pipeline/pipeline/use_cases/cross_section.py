@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from backtest_pipeline.market.errors import BacktestError, InvalidInput, PartitionError
-from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.cross_section.ranked_identity import RankedTerms
 from backtest_pipeline.pipeline.cross_section.ranked_runs import run_ranked
 from backtest_pipeline.pipeline.monitoring.counters import EXTERNAL, counted
 from backtest_pipeline.pipeline.runs.identity import Window
+from backtest_pipeline.pipeline.specs import CrossSectionSpec
 from backtest_pipeline.pipeline.stage import of_the_environment
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.choose import exchange_of
+from backtest_pipeline.storage.run_tables.cross_sections import note_refreshed
 from backtest_pipeline.storage.run_tables.run_search import note_request
 from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.strategies.cross_section.cross_section_file import cross_section_from_toml
@@ -103,7 +105,8 @@ def refresh_at(
         PartitionError: where any of them failed, with each reason.
     """
     look_again()
-    chosen = [cross_section_of(name) for name in names or sorted(catalogue().cross_sections)]
+    known = catalogue().cross_sections
+    chosen = [cross_section_of(name) for name in names or sorted(known)]
     terms = RankedTerms(
         SimulationConfig(
             costs=config.costs, initial_cash=config.initial_cash, risk_free=config.risk_free
@@ -120,6 +123,15 @@ def refresh_at(
             if of_the_environment(error):
                 raise
             failed.append(f"{rule.name}: {error}")
+    _note_refreshed(workspace, timeframe(tf).name, run_ids, known)
     if failed:
         raise PartitionError("cross_sections", tf, "; ".join(failed))
     return RefreshedCrossSections(run_ids, n_new)
+
+
+@retried
+def _note_refreshed(
+    workspace: Workspace, tf: str, run_ids: Mapping[str, UUID], known: Collection[str]
+) -> None:
+    with workspace.database.begin() as connection:
+        note_refreshed(connection, tf, run_ids, known)

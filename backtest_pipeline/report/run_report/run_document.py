@@ -24,9 +24,9 @@ from backtest_pipeline.report.run_report.table_markup import (
 )
 from backtest_pipeline.report.run_report.time_section import time_section
 from backtest_pipeline.report.run_report.trades_section import (
-    COLUMNS,
     open_trades_note,
-    trade_row,
+    trade_rows,
+    trades_columns,
     trades_section,
 )
 from backtest_pipeline.report.run_report.trust_section import trust_section
@@ -74,7 +74,7 @@ def run_document(
         most_bytes: length of the document, which the same table is cut to; None for no limit.
         others: where all trades are, as a relative address, said where the table is cut.
     """
-    rows = (row_markup(trade_row(trade)) for trade in run.trades[:most_trades])
+    rows = map(row_markup, trade_rows(run.trades, most_trades))
     if most_bytes is None:
         shown = list(rows)
     else:
@@ -134,7 +134,7 @@ def _html(run: ReportedRun, rows: Sequence[Markup], others: str) -> str:
 
 
 def _all_trades(run: ReportedRun, rows: Sequence[Markup]) -> Markup:
-    heads = ["#", *COLUMNS]
+    heads = ["#", *trades_columns(run.trades)]
     return table_markup(ReportTable(f"All trades of {run.symbol}", heads, [], "tt"), rows)
 
 

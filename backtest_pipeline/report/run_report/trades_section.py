@@ -31,7 +31,7 @@ Trade = Mapping[str, Any]
 _HEIGHT = 200
 _MOST_BARS, _MOST_POINTS = 400, 1500
 OPEN_TRADES = "Open trades are outside win rate and profit factor, and have a row of their own."
-COLUMNS = (
+_COLUMNS = (
     *("side", "entry", "exit", "in at", "out at", "return", "profit", "costs", "worst", "best"),
     *("bars", "exit by"),
 )
@@ -173,8 +173,24 @@ def _day(name: str, days: np.ndarray, returns: np.ndarray, at: int) -> TableRow:
     return TableRow(name, [figure("day", float(returns[at]), "percent", signed=True), Words(when)])
 
 
-def trade_row(trade: Trade) -> TableRow:
-    """A trade as a row of the table of all, under COLUMNS."""
+def trades_columns(trades: Sequence[Trade]) -> tuple[str, ...]:
+    """Heads of the table of all trades, with that of the asset where they are in several."""
+    return ("asset", *_COLUMNS) if _are_in_several(trades) else _COLUMNS
+
+
+def trade_rows(trades: Sequence[Trade], most: int | None = None) -> Iterator[TableRow]:
+    """The first trades as rows of the table of all, under `trades_columns`."""
+    in_several = _are_in_several(trades)
+    for trade in trades[:most]:
+        row = _trade_row(trade)
+        yield TableRow(row.head, [Words(trade["symbol"]), *row.cells]) if in_several else row
+
+
+def _are_in_several(trades: Sequence[Trade]) -> bool:
+    return len({trade.get("symbol") for trade in trades}) > 1
+
+
+def _trade_row(trade: Trade) -> TableRow:
     costs = trade["fees"] + trade["slippage_cost"] + (trade.get("funding") or 0.0)
     cells: list[Cell] = [
         Words(str(trade["direction"])),

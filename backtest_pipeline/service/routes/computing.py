@@ -7,7 +7,6 @@ import asyncio
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Request, Response
 
-from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
 from backtest_pipeline.pipeline.execution import declare, look_up
 from backtest_pipeline.pipeline.results import (
     CrossSectionResult,
@@ -18,9 +17,11 @@ from backtest_pipeline.pipeline.results import (
     WalkForwardResult,
 )
 from backtest_pipeline.pipeline.specs import (
+    CrossSectionSpec,
     ExecutableSpec,
     PortfolioSpec,
     RunSpec,
+    StrategySpec,
     SweepSpec,
     WalkForwardSpec,
 )
@@ -79,16 +80,14 @@ async def cross_section(spec: CrossSectionSpec, user: Runner, request: Request) 
 
 
 async def _executed(
-    spec: ExecutableSpec, user: User, request: Request, *, slow: bool = False
+    spec: StrategySpec, user: User, request: Request, *, slow: bool = False
 ) -> Response:
     if (stored := await _looked_up(spec, user, request)) is not None:
         return stored
     return await _computed(spec, user, request, slow=slow)
 
 
-async def _computed(
-    spec: ExecutableSpec | CrossSectionSpec, user: User, request: Request, *, slow: bool
-) -> Response:
+async def _computed(spec: ExecutableSpec, user: User, request: Request, *, slow: bool) -> Response:
     pool: Pool = request.app.state.pool
     computing = asyncio.create_task(pool.execute(Work(spec.model_dump_json(), user.name, slow)))
     leaving = asyncio.create_task(_left(request))
@@ -102,7 +101,7 @@ async def _computed(
             task.cancel()
 
 
-async def _looked_up(spec: ExecutableSpec, user: User, request: Request) -> Response | None:
+async def _looked_up(spec: StrategySpec, user: User, request: Request) -> Response | None:
     """The response where the result is stored and current: it needs no worker, and no turn."""
     state = request.app.state
 

@@ -112,6 +112,12 @@ class Trade(BaseModel):
     entry_after_gap: bool
     exit_after_gap: bool | None = Field(description="null in runs that did not record it")
     held_across_gap: bool | None = Field(description="null in runs that did not record it")
+    symbol: str | None = Field(
+        description="the asset that was traded, where several share an account; else null"
+    )
+    is_part: bool | None = Field(
+        description="whether a part of the position went on; null in runs on one asset"
+    )
 
 
 class TradesPage(BaseModel):

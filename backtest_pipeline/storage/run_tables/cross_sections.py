@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pyarrow as pa
 from sqlalchemy import Connection, text
@@ -48,6 +49,33 @@ def retire_cross_section(cursor: Cursor, runs: pa.Table) -> None:
         row["tf"],
         row["config"],
     )
+
+
+def note_refreshed(
+    connection: Connection, tf: str, run_ids: Mapping[str, UUID], known: Collection[str]
+) -> None:
+    """Note which runs the asset came to at a timeframe, whoever computed them first.
+
+    Args:
+        connection: connection of the transaction.
+        tf: name of the timeframe.
+        run_ids: the runs, by name of the cross-section; those of others stay as they are.
+        known: names of all cross-sections that there are; the runs of others are the asset's no
+            more.
+    """
+    connection.execute(
+        text("DELETE FROM refreshed_cross_sections WHERE tf = :tf AND signal_name <> ALL(:known)"),
+        {"tf": tf, "known": sorted(known)},
+    )
+    if run_ids:
+        connection.execute(
+            text(
+                "INSERT INTO refreshed_cross_sections (tf, signal_name, run_id)"
+                " VALUES (:tf, :name, :run_id)"
+                " ON CONFLICT (tf, signal_name) DO UPDATE SET run_id = EXCLUDED.run_id"
+            ),
+            [{"tf": tf, "name": name, "run_id": run_id} for name, run_id in run_ids.items()],
+        )
 
 
 def current_cross_sections(

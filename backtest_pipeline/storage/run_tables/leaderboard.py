@@ -79,8 +79,8 @@ def runs_to_rank(connection: Connection, metrics: Sequence[str]) -> list[dict[st
     """Every current, completed run with these columns of its metrics, in a stable order.
 
     `of_refresh` says whether it belongs to its partition's latest refresh: an active preset over
-    the whole history, with the pipeline's configuration. `n_days` is its number of daily returns,
-    `daily_skew` and `daily_kurtosis` are theirs,
+    the whole history, with the pipeline's configuration, or a run of the asset `cross_sections`.
+    `n_days` is its number of daily returns, `daily_skew` and `daily_kurtosis` are theirs,
     and `first_tried` is when the ledger first recorded its signal on its asset and timeframe,
     whatever the bars, window or settings; both are None for a run that is not in the ledger.
     `engine` is who simulated it. `quarantined_at` is None unless a replay gave a different result.
@@ -103,8 +103,8 @@ def runs_to_rank(connection: Connection, metrics: Sequence[str]) -> list[dict[st
                first_tried(r.run_id) AS first_tried,
                (r.config ->> 'initial_cash')::float8 AS initial_cash,
                coalesce(r.config ->> 'engine', 'account') AS engine,
-               coalesce(r.artifact_uri = ANY (v.uris), r.split = 'cross_section'
-                   AND t.source = 'refresh', FALSE) AS of_refresh
+               coalesce(r.artifact_uri = ANY (v.uris), FALSE)
+                   OR r.run_id IN (SELECT run_id FROM refreshed_cross_sections) AS of_refresh
         FROM visible_runs r JOIN backtest_metrics m USING (run_id)
         LEFT JOIN dim_assets a ON a.id = r.id
         LEFT JOIN quarantined_runs q USING (run_id)

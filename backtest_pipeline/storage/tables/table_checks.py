@@ -75,6 +75,20 @@ _RULES = {
                 WHERE c.n_rebalances <> (SELECT count(*) FROM rebalances r
                                          WHERE r.run_id = c.run_id)) AS rebalances_missing
     """,
+    "cross_sections": """
+        WITH runs AS MATERIALIZED (
+            SELECT run_id, symbols, results #> '{cross_section,figures}' AS figures
+            FROM visible_runs
+            WHERE is_current AND status = 'completed' AND split = 'cross_section'
+        )
+        SELECT (SELECT count(*) FROM backtest_trades t JOIN runs r USING (run_id)
+                WHERE t.symbol = ANY (r.symbols) IS NOT TRUE) AS trades_outside_of_the_universe,
+               count(*) FILTER (
+                   WHERE (figures ->> 'mean_ic')::float8 NOT BETWEEN -1 - 1e-9 AND 1 + 1e-9
+                       OR (figures ->> 'ic_hit_rate')::float8 NOT BETWEEN 0 AND 1
+               ) AS coefficients_out_of_bounds
+        FROM runs
+    """,
     # A bar that is tested twice, other bars between two tests in none than the run says, and a run
     # whose bars are others. A run may begin with the bar before its first test, at whose close its
     # first position is decided.

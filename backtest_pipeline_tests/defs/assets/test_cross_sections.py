@@ -7,9 +7,11 @@ from pathlib import Path
 
 import dagster as dg
 import pandas as pd
+from sqlalchemy import text
 
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.tables.table_checks import violations
 from backtest_pipeline_tests.defs.running import rectangle, require_success, run_job, told
 from backtest_pipeline_tests.own_strategies import own_strategies, write
 from backtest_pipeline_tests.sql import column
@@ -21,6 +23,7 @@ score = "{score}"
 count = 1
 rebalance = 5
 """
+SOUND = {"trades_outside_of_the_universe": 0, "coefficients_out_of_bounds": 0}
 
 
 def test_each_timeframe_has_a_run_of_each_cross_section(
@@ -38,6 +41,17 @@ def test_each_timeframe_has_a_run_of_each_cross_section(
         (event,) = told(instance, run, "cross_sections").values()
         assert event.metadata["dagster/row_count"].value == 1
         assert event.metadata["cross_sections_computed"].value == 1
+        (check,) = run.get_asset_check_evaluations()
+        assert (check.check_name, check.passed) == ("grain_and_bounds", True)
+        with store.begin() as connection:
+            assert violations(connection, "cross_sections") == SOUND
+            connection.execute(
+                text(
+                    "UPDATE backtest_trades SET symbol = 'ELSE' WHERE symbol <> '' AND trade_no = 1"
+                )
+            )
+            broken = {**SOUND, "trades_outside_of_the_universe": 1}
+            assert violations(connection, "cross_sections") == broken
         frame = build_definitions().load_asset_value(
             "cross_sections", instance=instance, partition_key="1D"
         )

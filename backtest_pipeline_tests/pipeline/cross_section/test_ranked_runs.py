@@ -21,7 +21,7 @@ from backtest_pipeline.pipeline.runs.identity import Window
 from backtest_pipeline.pipeline.runs.query import get_run, run_timeseries
 from backtest_pipeline.pipeline.runs.retention import delete_runs
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES
+from backtest_pipeline.storage.run_tables.cross_sections import note_refreshed
 from backtest_pipeline.storage.run_tables.leaderboard import runs_to_rank
 from backtest_pipeline.storage.run_tables.runs import with_provenance
 from backtest_pipeline.strategies.cross_section.definition import CrossSection
@@ -182,9 +182,9 @@ def test_the_leaderboard_ranks_runs_of_the_asset(refreshed: Workspace) -> None:
     run_id, _ = run_ranked(refreshed, MOMENTUM, "1D", RankedTerms(), "refresh")
     by_hand, _ = run_ranked(refreshed, replace(MOMENTUM, name="other"), "1D", RankedTerms())
     with refreshed.database.begin() as connection:
-        of_refresh = {
-            row["run_id"]: row["of_refresh"] for row in runs_to_rank(connection, METRIC_NAMES)
-        }
+        note_refreshed(connection, "1D", {"momentum": run_id}, ["momentum"])
+        ranked = runs_to_rank(connection, ["sharpe"])
+    of_refresh = {row["run_id"]: row["of_refresh"] for row in ranked}
     assert (of_refresh[run_id], of_refresh[by_hand]) == (True, False)
     board = publish_leaderboard(refreshed)
     rows = {row["run_id"]: row for row in board.rows}

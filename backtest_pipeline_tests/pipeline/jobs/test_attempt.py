@@ -12,35 +12,31 @@ import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import (
-    BadSymbols,
-    GridTooLarge,
-    InvalidInput,
     JobConflict,
     StoreOutOfReach,
-    UnknownName,
 )
 from backtest_pipeline.pipeline.jobs import attempt
 from backtest_pipeline.pipeline.jobs.attempt import work_on
 from backtest_pipeline.pipeline.jobs.requests import Ended, Launched, reconcile, resume, submit
 from backtest_pipeline.pipeline.specs import (
+    CrossSectionSpec,
     JobSpec,
-    PortfolioSpec,
     RefreshSpec,
     RunSpec,
-    SweepSpec,
-    WalkForwardSpec,
 )
 from backtest_pipeline.pipeline.stage import StageReport
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline.storage.tables.jobs import Claim, Job, read_job, request_cancel, unit_results
-from backtest_pipeline_tests.sql import count, distinct, execute_sql
+from backtest_pipeline_tests.sql import distinct, execute_sql
 
 EMA = RunSpec(symbol="S-ALPHA", strategy="ema", params={"fast": 8, "slow": 30})
-WALK = WalkForwardSpec(symbol="S-ALPHA", strategy="ema")
-OPTIMIZE = SweepSpec(symbol="S-ALPHA", strategy="ema", params={"fast": [5, 8]})
-PORTFOLIO = PortfolioSpec(symbols=["A", "B"], strategy="ema", params=EMA.params)
+
+RANKED = CrossSectionSpec(
+    rules='kind = "cross_section"\nname = "strength"\nscore = "close / shift(close, 5)"\ncount = 1',
+    timeframe="1W",
+)
 
 
 def submitted(workspace: Workspace, question: JobSpec) -> Job:
@@ -256,6 +252,25 @@ def test_a_refresh_job_is_of_the_assets_and_timeframes_that_it_names(workspace: 
     assert (job.symbols, job.timeframes) == (["S-BETA"], ["1W"])
 
 
+def test_a_job_ranks_a_universe_at_each_timeframe(workspace: Workspace) -> None:
+    """Of stored features: those of the symbols that it names, or of all."""
+    symbols = ["S-ALPHA", "S-BETA", "S-GAMMA"]
+    worked(workspace, submitted(workspace, of(*symbols, timeframes=("1W", "1M_CAL"))))
+    job = submitted(workspace, JobSpec(spec=RANKED, timeframes=["1W", "1M_CAL"]))
+    assert (job.kind, job.strategy, job.symbols) == ("cross_section", "strength", [])
+    assert (job.timeframes, job.n_units) == (["1W", "1M_CAL"], 2)
+    done = worked(workspace, job)
+    assert done is not None
+    assert (done.status, len(set(done.result_run_ids))) == ("completed", 2)
+    few = submitted(workspace, JobSpec(spec=RANKED, symbols=symbols[:2]))
+    assert (few.symbols, few.timeframes) == (symbols[:2], ["1W"])
+    (made,) = worked_run_ids(workspace, few)
+    assert made not in done.result_run_ids
+    alone = worked(workspace, submitted(workspace, JobSpec(spec=RANKED, symbols=symbols[:1])))
+    assert alone is not None
+    assert "at least two" in (alone.error_message or "")
+
+
 def test_a_refresh_job_without_a_single_bar_fails_with_the_reason(workspace: Workspace) -> None:
     question = RefreshSpec(symbols=["S-ALPHA"], timeframes=["1m"])
     done = worked(workspace, submitted(workspace, JobSpec(spec=question)))
@@ -285,61 +300,6 @@ def worked_run_ids(workspace: Workspace, job: Job) -> list[UUID]:
     done = worked(workspace, job)
     assert done is not None
     return done.result_run_ids
-
-
-@pytest.mark.parametrize(
-    ("question", "error"),
-    [
-        (JobSpec(spec=EMA.model_copy(update={"strategy": "nonsense"})), UnknownName),
-        (JobSpec(spec=EMA.model_copy(update={"params": {"fast": -1}})), InvalidInput),
-        (JobSpec(spec=EMA, timeframes=["9X"]), UnknownName),
-        (JobSpec(spec=WALK.model_copy(update={"objective": "luck"})), UnknownName),
-        (JobSpec(spec=WALK.model_copy(update={"params": {"speed": 1}})), UnknownName),
-        (JobSpec(spec=OPTIMIZE.model_copy(update={"metric": "luck"})), UnknownName),
-        (JobSpec(spec=PORTFOLIO.model_copy(update={"scheme": "luck"})), UnknownName),
-        (
-            JobSpec(spec=PORTFOLIO.model_copy(update={"weights": {"A": 0.9, "B": 0.9}})),
-            InvalidInput,
-        ),
-        (
-            JobSpec(spec=PortfolioSpec(symbols=["A", "A"], strategy="ema", params=EMA.params)),
-            BadSymbols,
-        ),
-        (
-            JobSpec(
-                spec=SweepSpec(symbol="A", strategy="ema", params={"fast": list(range(1, 999))})
-            ),
-            GridTooLarge,
-        ),
-        (
-            JobSpec(
-                spec=RefreshSpec(
-                    symbols=[f"A{i}" for i in range(999)],
-                    timeframes=[
-                        "1D",
-                        "2D",
-                        "3D",
-                        "1W",
-                        "2W",
-                        "3W",
-                        "4H",
-                        "1H",
-                        "12H",
-                        "1M",
-                        "1M_CAL",
-                    ],
-                )
-            ),
-            InvalidInput,
-        ),
-    ],
-)
-def test_nonsense_is_refused_before_a_job_is_made_of_it(
-    workspace: Workspace, question: JobSpec, error: type[Exception]
-) -> None:
-    with pytest.raises(error):
-        submitted(workspace, question)
-    assert count(workspace, "backtest_jobs") == 0
 
 
 def request_cancel_of(workspace: Workspace, job: Job) -> Job:

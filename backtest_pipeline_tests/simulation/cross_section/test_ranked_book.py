@@ -11,6 +11,7 @@ from backtest_pipeline.market.errors import BadSymbols, InvalidInput
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.cross_section.ranked_book import RankedBook, simulate_ranked
+from backtest_pipeline.simulation.cross_section.targets import require_weights
 from backtest_pipeline.strategies.cross_section.definition import CrossSection
 from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.simulation.cross_section.reference_ranked import (
@@ -215,3 +216,15 @@ def test_a_bad_bar_ends_its_asset_and_no_other() -> None:
     n = int(np.searchsorted(found.scores.ts, panel.ts[jump]))
     np.testing.assert_array_equal(found.rebalanced.equity[:n], whole.rebalanced.equity[:n])
     assert np.isnan(found.scores.score[n:, found.assets.index("A002")]).all()
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [([0.5, 0.4], "0.9"), ([0.5, -0.6], "1.1"), ([np.nan, 1.0], "nan"), ([np.inf, 0.0], "inf")],
+)
+def test_weights_that_do_not_sum_are_named_with_their_date(weights: list[float], told: str) -> None:
+    dates = ["2024-01-07", "2024-01-14", "2024-01-21"]
+    sound = [[0.25, -0.75], [0.0, 0.0]]
+    require_weights(np.array(sound), dates)
+    with pytest.raises(InvalidInput, match=f"weights of 2024-01-21 sum to {told} in absolute"):
+        require_weights(np.array([*sound, weights]), dates)

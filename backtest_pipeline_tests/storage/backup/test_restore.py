@@ -14,6 +14,9 @@ import pytest
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.defs.processes.leased_runs import leased
 from backtest_pipeline.market.errors import BackupRefused, StoreError, StoreUnavailable
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.cross_section.ranked_identity import RankedTerms
+from backtest_pipeline.pipeline.cross_section.ranked_runs import run_ranked
 from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.books import add_book, request_replan, show_book
 from backtest_pipeline.pipeline.planning.planned_runs import follow_book
@@ -30,7 +33,9 @@ from backtest_pipeline.storage.backup.restore import restore
 from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline.storage.postgres.migrations import SchemaFile, migrate, schema_files
 from backtest_pipeline.storage.postgres.session_lock import DAEMON_LOCK, SERVICE_LOCK, SessionLock
+from backtest_pipeline.storage.run_tables.cross_sections import note_refreshed
 from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline.strategies.cross_section.definition import CrossSection
 from backtest_pipeline_tests.chaos.proxy import proxy_to
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
 from backtest_pipeline_tests.pipeline.processes import started
@@ -90,6 +95,22 @@ def test_a_restored_plan_book_goes_on_with_its_plans_and_requests(
     found = replan(copy, now.book)
     assert found is not None
     assert found.reasons == ("manual",)
+
+
+def test_a_restored_cross_section_is_found_again_and_proves_itself(
+    filled: Workspace, empty_database: Database, tmp_path: Path
+) -> None:
+    refresh(filled, SOURCE, [Partition("A", "1D"), Partition("B", "1D")])
+    rule = CrossSection("strength", score="close / shift(close, 20)", count=1)
+    run_id, _ = run_ranked(filled, rule, "1D", RankedTerms())
+    with filled.database.begin() as connection:
+        note_refreshed(connection, "1D", {"strength": run_id}, ["strength"])
+    saved = back_up(filled.database, filled.artifacts, tmp_path / "ranked.tar.zst")
+    copy = Workspace(empty_database, ArtifactStore(tmp_path / "copy"))
+    restore(copy.database, copy.artifacts, saved.path)
+    assert everything(copy.database) == everything(filled.database)
+    assert run_ranked(copy, rule, "1D", RankedTerms()) == (run_id, False)
+    assert bundle_verifier.problems_of(bundle_files(copy, run_id)) == []
 
 
 def test_a_store_that_holds_something_is_replaced_only_if_told_to(

@@ -179,7 +179,9 @@ def _closes(reading: _ReportInputs) -> Closes | None:
             (recorded,) = recorded_runs(connection, [run.run_id])
         snapshot = recorded.snapshots.get(input_key(Partition(run.symbol, run.timeframe)))
         if snapshot is None:
-            reading.missing.append("The price is not shown: the bars of this run are not stored.")
+            several = "symbols" in run.config
+            why = "several assets were traded" if several else "the bars of this run are not stored"
+            reading.missing.append(f"The price is not shown: {why}.")
             return None
         parts = [artifacts.read_snapshot(u, ["ts", "close"], [run.symbol]) for u in snapshot.uris]
     except (*UNREADABLE, ProvenanceMissing) as error:
