@@ -121,7 +121,7 @@ def test_new_assets_come_in_and_those_that_left_are_named(
     run = done(instance, requested(instance, daily_backfill, at("2024-04-02T00:20:00")))
     assert {key.split("|")[0] for key in told(instance, run, "bars")} == {"AAA", "CCC", "DDD"}
     skipped = str(tick(instance, daily_backfill, at("2024-04-02T01:20:00")))
-    assert "none to compute; left the source, kept as they are: BBB" in skipped
+    assert "none to compute; left the source, their bars are kept: BBB" in skipped
 
 
 def test_a_partition_that_always_fails_is_given_up_until_its_next_bar_closes(

@@ -17,7 +17,7 @@ from backtest_pipeline.defs.automation.backfills import (
     weekly_backfill,
 )
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.stages import bars as bars_stage
+from backtest_pipeline.pipeline.stages import source_reader
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.sources.files import states
@@ -62,8 +62,19 @@ class Course:
         return known
 
 
-SHORT = Course(6, 2, 1, 5, range(1, 3), 3, range(2, 3), 3)
-QUARTER = Course(90, 30, 20, 60, range(10, 14), 40, range(50, 53), 25)
+SHORT = Course(
+    days=5, new=3, delisted=1, left=3, hole=range(1, 3), restated=4, down=range(2, 3), failed=3
+)
+QUARTER = Course(
+    days=90,
+    new=30,
+    delisted=58,
+    left=60,
+    hole=range(10, 14),
+    restated=40,
+    down=range(50, 53),
+    failed=25,
+)
 
 
 def _truth(asset: str, n: int) -> pd.DataFrame:
@@ -135,7 +146,7 @@ def simulate(desk: Desk, course: Course, monkeypatch: pytest.MonkeyPatch) -> Non
             continue
         midnight = BEGIN + timedelta(days=HISTORY + day)
         monkeypatch.setattr(
-            bars_stage, "now_us", lambda at=midnight: int(at.timestamp() * 1e6) + 1_300_000_000
+            source_reader, "now_us", lambda at=midnight: int(at.timestamp() * 1e6) + 1_300_000_000
         )
         if day == course.failed:
             away = desk.folder.rename(desk.folder.parent / "away")
@@ -144,11 +155,9 @@ def simulate(desk: Desk, course: Course, monkeypatch: pytest.MonkeyPatch) -> Non
             away.rename(desk.folder)
             desk.failed_ticks += 1
             desk.tick(daily_backfill, midnight + timedelta(minutes=80))
-        # In truth all tick every day. Weeks and months are marked at the days, so they are looked
-        # at when they close, and before an asset leaves whose results are kept from then on.
-        looked_at = (
-            midnight.weekday() == 0 or midnight.day == 1 or day + 1 in (course.days, course.left)
-        )
+        # In truth all tick every day. OLD leaves between two of these, so that its weeks and months
+        # have to be marked at its last days when it is gone.
+        looked_at = midnight.weekday() == 0 or midnight.day == 1 or day + 1 == course.days
         for schedule, minute in ALL if looked_at else ALL[:1]:
             desk.tick(schedule, midnight + timedelta(minutes=minute))
 
