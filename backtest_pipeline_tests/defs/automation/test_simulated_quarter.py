@@ -27,10 +27,12 @@ from backtest_pipeline_tests.defs.automation.ticking import launched, tick
 from backtest_pipeline_tests.defs.running import failure_of
 from backtest_pipeline_tests.pipeline.conftest import fresh_store  # noqa: F401
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
+from backtest_pipeline_tests.sql import execute_sql
 
 ASSETS = ("AAA", "BBB", "CCC", "DDD", "NEW", "OLD")
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 HISTORY = 90
+FEW_PRESETS = "UPDATE dim_signals SET is_active = FALSE WHERE signal_id > 2"
 ALL = ((daily_backfill, 20), (weekly_backfill, 30), (monthly_backfill, 40))
 
 
@@ -131,10 +133,11 @@ class Desk:
 def desk(store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setenv("BACKTEST_TIMEFRAMES", "1D 3D 1W 1M_CAL")
     monkeypatch.setattr(states, "_SETTLED_NS", 0)
+    execute_sql(store, FEW_PRESETS)
     folder = tmp_path / "bars"
     folder.mkdir()
     monkeypatch.setenv("BACKTEST_BARS", str(folder))
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield Desk(folder, instance, build_definitions().resolve_job_def("refresh"))
 
 
@@ -169,6 +172,7 @@ def check(
     desk.write(course, course.days - 1, all_of_them=True)
     partitions = [Partition(a, tf) for a in ASSETS for tf in ("1D", "3D", "1W", "1M_CAL")]
     full = make()
+    execute_sql(full, FEW_PRESETS)
     refresh(full, choose_source(str(desk.folder), exchange_access), partitions)
     with open_workspace() as workspace:
         assert_same(contents(workspace, partitions), contents(full, partitions))
