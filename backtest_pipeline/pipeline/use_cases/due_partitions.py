@@ -66,7 +66,7 @@ class BarsClose(StrEnum):
 
 
 @dataclass(frozen=True)
-class Due:
+class DuePartitions:
     """The partitions that are due, and the assets that no refresh can bring new bars of.
 
     Attributes:
@@ -124,7 +124,7 @@ def due_partitions(
     config: SimulationConfig,
     partitions: Sequence[Partition],
     at_us: int,
-) -> Due:
+) -> DuePartitions:
     """The partitions that a refresh would change.
 
     Args:
@@ -156,7 +156,7 @@ def due_partitions(
 
     reasons = workspace.database.retrying("due partitions", look) if partitions else {}
     closed = {tf: timeframe(tf).last_closes(at_us)[0] for _, tf in partitions}
-    return Due(reasons, len(partitions), tuple(sorted({p.asset for p in left})), closed)
+    return DuePartitions(reasons, len(partitions), tuple(sorted({p.asset for p in left})), closed)
 
 
 def _reason(
