@@ -9,15 +9,12 @@ from backtest_pipeline.defs.assets.market import CMC_FEATURES, bars
 from backtest_pipeline.defs.assets.signals import signals
 from backtest_pipeline.defs.automation.automation_conditions import INPUT_CHANGED
 from backtest_pipeline.defs.automation.declared import as_sensor
-from backtest_pipeline.defs.automation.selections import begin_step
+from backtest_pipeline.defs.automation.selections import begin_step, run_over
 from backtest_pipeline.defs.jobs import refresh_job
 from backtest_pipeline.defs.metadata import table_schema
 from backtest_pipeline.defs.partitions import (
-    RANGE_END,
-    RANGE_START,
     by_asset_and_timeframe,
     partitions_of,
-    rectangles,
     register_partitions,
 )
 from backtest_pipeline.defs.resources import WorkspaceResource
@@ -31,7 +28,7 @@ from backtest_pipeline.defs.stage_assets import (
 )
 from backtest_pipeline.market.features import EMA_PERIODS, FEATURES, READ_COLUMNS
 from backtest_pipeline.pipeline.runs.summary import snapshots_summary
-from backtest_pipeline.pipeline.stages.external_changes import Changes, by_timeframes, changes
+from backtest_pipeline.pipeline.stages.external_changes import Changes, changes
 from backtest_pipeline.pipeline.stages.external_features import (
     ExternalFeaturesStage,
     ExternalReader,
@@ -47,7 +44,6 @@ from backtest_pipeline.storage.settings import load_settings
 TABLE = dg.AssetKey("cmc_features")
 SNAPSHOTS = dg.AssetKey("feature_snapshots")
 _FROM_SNAPSHOTS = {TABLE: SNAPSHOTS, bars.key: SNAPSHOTS}
-_MOST_RUNS = 4
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -179,23 +175,8 @@ def watermark_sensor(
 
 
 def refreshes(instance: dg.DagsterInstance, changed: Changes) -> list[dg.RunRequest]:
-    """Run requests that cover the outdated partitions: exact ranges, or one range around them all.
-
-    More than `_MOST_RUNS` exact ranges are replaced by a single one.
-    """
+    """One run over exactly the outdated partitions; none where no refresh is due."""
     if changed.run_key is None:
         return []
-    tags = [
-        tags
-        for assets, timeframes in by_timeframes(changed.outdated)
-        for tags in rectangles(instance, assets, timeframes)
-    ]
-    if len(tags) > _MOST_RUNS:
-        known = instance.get_dynamic_partitions("asset")
-        names = instance.get_dynamic_partitions("timeframe")
-        at = [(known.index(p.asset), names.index(p.timeframe)) for p in changed.outdated]
-        (a, b), (t, u) = ((min(axis), max(axis)) for axis in zip(*at, strict=True))
-        tags = [{RANGE_START: f"{known[a]}|{names[t]}", RANGE_END: f"{known[b]}|{names[u]}"}]
-    return [
-        dg.RunRequest(run_key=f"{changed.run_key}/{i}", tags=these) for i, these in enumerate(tags)
-    ]
+    over = run_over(instance, changed.outdated)
+    return [dg.RunRequest(run_key=changed.run_key, run_config=over.config, tags=over.tags)]

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
-from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.partitions import Partition, usable_symbols
 from backtest_pipeline.storage.settings import load_settings
 
@@ -94,29 +93,6 @@ def delete_partitions(instance: dg.DagsterInstance, symbols: Iterable[str]) -> l
     for symbol in gone:
         instance.delete_dynamic_partition("asset", symbol)
     return gone
-
-
-def rectangles(
-    instance: dg.DagsterInstance, assets: Sequence[str], timeframes: Sequence[str]
-) -> list[dict[str, str]]:
-    """Tags of the fewest range runs that cover these assets at these timeframes.
-
-    A Dagster range is a rectangle over the stored order of both dimensions, so assets that are not
-    adjacent in that order need more than one.
-    """
-    known = instance.get_dynamic_partitions("asset")
-    for asset in assets:
-        if asset not in known:
-            raise UnknownName("asset", asset, known)
-    names = instance.get_dynamic_partitions("timeframe")
-    for name in timeframes:
-        if name not in names:
-            raise UnknownName("timeframe of this project (BACKTEST_TIMEFRAMES)", name, names)
-    return [
-        {RANGE_START: f"{known[a]}|{names[t]}", RANGE_END: f"{known[b]}|{names[u]}"}
-        for a, b in _spans(map(known.index, assets))
-        for t, u in _spans(map(names.index, timeframes))
-    ]
 
 
 def timeframe_ranges(

@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 
 from backtest_pipeline.definitions import build_definitions
-from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
+from backtest_pipeline.defs.automation.selections import selected_keys
+from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START, by_asset_and_timeframe
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -57,6 +58,14 @@ def told(
     keys = [str(event.partition) for event in own]
     assert len(set(keys)) == len(keys), "a partition was reported twice"
     return dict(zip(keys, own, strict=True))
+
+
+def selected(instance: dg.DagsterInstance, request: dg.RunRequest) -> set[str]:
+    """The keys of those of the request's range that its run computes."""
+    ends = dg.PartitionKeyRange(request.tags[RANGE_START], request.tags[RANGE_END])
+    keys = by_asset_and_timeframe.get_partition_keys_in_range(ends, instance)
+    run = dg.DagsterRun("refresh", tags=dict(request.tags), run_config=request.run_config)
+    return set(selected_keys(run, keys))
 
 
 def failure_of(run: dg.ExecuteInProcessResult) -> str:

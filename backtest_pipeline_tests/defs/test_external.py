@@ -9,10 +9,9 @@ import pytest
 
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.external import watermark_sensor
-from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline_tests.defs.running import run_job
+from backtest_pipeline_tests.defs.running import run_job, selected
 from backtest_pipeline_tests.sql import count
 from backtest_pipeline_tests.theirs import FILTERS, Theirs
 
@@ -49,7 +48,7 @@ def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorRe
 
 
 def refresh(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
-    return run_job(instance, "refresh", dict(request.tags))
+    return run_job(instance, "refresh", dict(request.tags), request.run_config)
 
 
 def parents_of(definitions: dg.Definitions) -> dict[str, set[str]]:
@@ -58,10 +57,6 @@ def parents_of(definitions: dg.Definitions) -> dict[str, set[str]]:
         key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys}
         for key in graph.get_all_asset_keys()
     }
-
-
-def corners(request: dg.RunRequest) -> tuple[str, str]:
-    return request.tags[RANGE_START], request.tags[RANGE_END]
 
 
 @pytest.mark.usefixtures("external")
@@ -105,7 +100,7 @@ def test_a_look_leads_to_backtests_and_the_next_one_to_nothing(
     assert set(instance.get_dynamic_partitions("asset")) == {"ID-1", "ID-2", "ID-3"}
     assert set(instance.get_materialized_partitions(TABLE)) == KEYS
     requests = first.run_requests or []
-    assert [corners(r) for r in requests] == [("ID-1|1D", "ID-3|1D"), ("ID-1|1W", "ID-3|1W")]
+    assert [selected(instance, r) for r in requests] == [KEYS]
 
     for request in requests:
         run = refresh(instance, request)
@@ -148,10 +143,7 @@ def test_what_changes_is_told_with_its_version_and_refreshed_alone(
     ]
     assert len(set(versions)) == 2
     requests = second.run_requests or []
-    assert [corners(request) for request in requests] == [
-        ("ID-2|1D", "ID-2|1D"),
-        ("ID-9|1D", "ID-9|1D"),
-    ]
+    assert [selected(instance, request) for request in requests] == [{"ID-2|1D", "ID-9|1D"}]
     again = tick(instance, second.cursor)
     assert not again.asset_events
     assert not again.run_requests  # the same rows: a minute later
@@ -179,10 +171,9 @@ def test_a_bad_partition_fails_the_run_and_its_neighbours_are_stored(
         " WHERE id = 2 AND tf = '1D' ORDER BY ts LIMIT 1"
     )
     first = tick(empty_instance)
-    daily, weekly = first.run_requests or []
-    assert not refresh(empty_instance, daily).success
-    assert refresh(empty_instance, weekly).success
+    (request,) = first.run_requests or []
+    assert not refresh(empty_instance, request).success
     kept = set(empty_instance.get_materialized_partitions(dg.AssetKey("feature_snapshots")))
     assert kept == KEYS - {"ID-2|1D"}
     (after,) = tick(empty_instance, first.cursor).run_requests or []
-    assert corners(after) == ("ID-2|1D", "ID-2|1D")
+    assert selected(empty_instance, after) == {"ID-2|1D"}

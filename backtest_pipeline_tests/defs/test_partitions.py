@@ -6,22 +6,18 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from backtest_pipeline.defs.instance import workspace_file
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,
-    by_asset_and_timeframe,
     follow_timeframes,
-    rectangles,
     register_partitions,
     timeframe_ranges,
 )
 from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.defs.sensors import source_assets, store_timeframes
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import DEFAULT_TIMEFRAMES
@@ -36,40 +32,6 @@ def six_assets() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
         register_partitions(instance, NAMES)
         yield instance
-
-
-@given(
-    assets=st.sets(st.sampled_from(NAMES), min_size=1),
-    timeframes=st.sets(st.sampled_from(TIMEFRAMES), min_size=1),
-)
-def test_rectangles_cover_exactly_what_is_asked(
-    six_assets: dg.DagsterInstance, assets: set[str], timeframes: set[str]
-) -> None:
-    covered = [
-        str(key)
-        for tags in rectangles(six_assets, sorted(assets), sorted(timeframes))
-        for key in by_asset_and_timeframe.get_partition_keys_in_range(
-            dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END]),
-            dynamic_partitions_store=six_assets,
-        )
-    ]
-    assert sorted(covered) == sorted(f"{a}|{tf}" for a in assets for tf in timeframes)
-
-
-def test_neighbours_make_one_run() -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        register_partitions(instance, NAMES)
-        asked = ["1D", "2D", "3D", "1W", "2W", "1M"]
-        assert len(rectangles(instance, NAMES, asked)) == 1
-
-
-def test_what_is_not_there_is_named() -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        register_partitions(instance, ["BTC"])
-        with pytest.raises(UnknownName, match="did you mean BTC"):
-            rectangles(instance, ["BTX"], ["1D"])
-        with pytest.raises(UnknownName, match="BACKTEST_TIMEFRAMES"):
-            rectangles(instance, ["BTC"], ["45D"])
 
 
 @pytest.mark.parametrize("symbol", ["A|B", "A,B", "A[B]", "", "../etc", "A B"])

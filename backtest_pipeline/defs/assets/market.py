@@ -19,8 +19,9 @@ from backtest_pipeline.market.features import FEATURE_COLUMNS, FEATURES
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.runs.summary import Summary, bars_summary, features_summary
 from backtest_pipeline.pipeline.stage import Batches
-from backtest_pipeline.pipeline.stages.bars import BarsStage, SourceReader, bar_batches
+from backtest_pipeline.pipeline.stages.bars import BarsStage, bar_batches
 from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars, stored_features
+from backtest_pipeline.pipeline.stages.source_reader import SourceReader
 from backtest_pipeline.pipeline.versions import BARS_CODE, FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 

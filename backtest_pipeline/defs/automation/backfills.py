@@ -27,7 +27,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.use_cases.due_partitions import (
     BarsClose,
-    Due,
+    DuePartitions,
     DueReason,
     due_partitions,
     offered_symbols,
@@ -85,7 +85,7 @@ def _partitions(instance: dg.DagsterInstance, timeframes: Sequence[str]) -> list
 
 
 def _request(
-    context: dg.ScheduleEvaluationContext, group: BarsClose, due: Due
+    context: dg.ScheduleEvaluationContext, group: BarsClose, due: DuePartitions
 ) -> dg.RunRequest | dg.SkipReason:
     """A run over what is due and is not under way; skipped where that is nothing."""
     instance, at = context.instance, context.scheduled_execution_time
@@ -112,7 +112,7 @@ def _request(
     )
 
 
-def _name_of(wanted: Mapping[Partition, DueReason], due: Due) -> str:
+def _name_of(wanted: Mapping[Partition, DueReason], due: DuePartitions) -> str:
     """The same for the same partitions, due for the same reasons since the same bars closed."""
     return combined(*(f"{p} {reason} {due.closed[p.timeframe]}" for p, reason in wanted.items()))
 

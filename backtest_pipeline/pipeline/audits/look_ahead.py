@@ -25,7 +25,6 @@ from backtest_pipeline.pipeline.columns.rank_sets import follow_from_bars
 from backtest_pipeline.pipeline.look_ahead_guard import refuse_presets
 from backtest_pipeline.pipeline.presets import computable_presets, presets_computed_everywhere
 from backtest_pipeline.pipeline.runs.identity import hash_of
-from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.columns.stored_columns import (
     where_columns_are_stored,
     with_own_columns,
@@ -33,6 +32,7 @@ from backtest_pipeline.pipeline.stages.columns.stored_columns import (
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, FeaturesStage, load_batch
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.signals import signals_code
+from backtest_pipeline.pipeline.stages.source_reader import SourceReader
 from backtest_pipeline.pipeline.versions import LOOK_AHEAD_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.research.look_ahead.look_ahead import (

@@ -14,9 +14,9 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.columns.column_sets import columns_read
-from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.conditions import possible_conditions
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
+from backtest_pipeline.pipeline.stages.source_reader import SourceReader
 from backtest_pipeline.research.look_ahead.look_ahead import (
     Chain,
     Leak,

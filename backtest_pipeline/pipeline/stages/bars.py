@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
-from threading import Lock
 
 import numpy as np
 
-from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.panel import BAR_COLUMNS, Panel
-from backtest_pipeline.market.partitions import Partition, checked_symbol
-from backtest_pipeline.market.resample import coarsest_base, divides, resample
-from backtest_pipeline.market.timeframes import DAY_US, Timeframe, timeframe
-from backtest_pipeline.market.validation import Reason
-from backtest_pipeline.pipeline.monitoring.counters import count_look_ups
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import DAY_US, timeframe
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
 from backtest_pipeline.pipeline.stages.panels import extended_chains, lost_artifacts
+from backtest_pipeline.pipeline.stages.source_reader import SourceReader
 from backtest_pipeline.pipeline.versions import BARS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.sources.base import BarSource, SourceBars
+from backtest_pipeline.sources.base import require_known
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.source_states import write_states
@@ -28,6 +22,7 @@ from backtest_pipeline.storage.tables.asset_identity import replace_remarks
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
     QualityCount,
+    read_versions,
     replace_quality,
     stored_versions,
     write_versions,
@@ -35,122 +30,7 @@ from backtest_pipeline.storage.tables.datasets import (
 from backtest_pipeline.storage.tables.dimensions import known_ids, register_assets
 from backtest_pipeline.storage.tables.timeframes import declare_timeframes
 
-_PASSING = (Reason.UNFINISHED_BAR, Reason.NOT_FETCHED)
-"""What a later read may find otherwise, although the source stays as it is."""
 _NEVER = np.iinfo(np.int64).min
-
-
-def now_us() -> int:
-    """The time, in microseconds since 1970 UTC."""
-    return time.time_ns() // 1000
-
-
-def states_of_bars(source: BarSource, assets: Sequence[str]) -> dict[str, str]:
-    """The state of a source by asset, with the version of the code that validates its bars."""
-    return {asset: f"{BARS_CODE}, {state}" for asset, state in source.states(assets).items()}
-
-
-class SourceReader:
-    """Reads a source once, when the first batch of bars is requested."""
-
-    def __init__(
-        self, source: BarSource, assets: Sequence[str], workspace: Workspace | None = None
-    ) -> None:
-        """Reads nothing yet; cache hits are later counted in the workspace, if one is given."""
-        self.source = source
-        self._workspace = workspace
-        self._assets = [checked_symbol(asset) for asset in assets]
-        self._absent: frozenset[str] = frozenset()
-        self._unread: tuple[str, ...] = ()
-        self._states: dict[str, str] = {}
-        self._read_at_us = 0
-        self._lock = Lock()
-
-    @cached_property
-    def _read(self) -> SourceBars:
-        self._read_at_us = now_us()
-        before = states_of_bars(self.source, self._assets)
-        read = self._offered()
-        after = states_of_bars(self.source, self._assets)
-        if not any(issue.reason in _PASSING for issue in read.issues):
-            self._states = dict(before.items() & after.items())
-        if self._workspace is not None:
-            count_look_ups(self._workspace, read)
-        self._unread = read.unread
-        return read
-
-    def _offered(self) -> SourceBars:
-        """The bars of those of the assets that the source has."""
-        try:
-            return self.source.read(self._assets)
-        except UnknownName:
-            # Assets that the source does not have cost those that it has nothing.
-            offered = set(self.source.symbols())
-            there = [asset for asset in self._assets if asset in offered]
-            if not there or len(there) == len(self._assets):
-                raise
-            self._absent = frozenset(self._assets) - offered
-            return self.source.read(there)
-
-    @property
-    def bars(self) -> SourceBars:
-        with self._lock:
-            return self._read
-
-    @property
-    def unread(self) -> tuple[str, ...]:
-        """A sentence on each part of the source that was not read; empty before it is read."""
-        with self._lock:
-            return self._unread
-
-    @property
-    def read_at_us(self) -> int:
-        """When reading began, in microseconds since 1970 UTC; 0 before the source is read."""
-        with self._lock:
-            return self._read_at_us
-
-    @property
-    def states(self) -> Mapping[str, str]:
-        """The state of the source that was read, by asset; without those that may have changed."""
-        with self._lock:
-            return self._states
-
-    def bases_of(self, asset: str) -> list[Timeframe]:
-        """The timeframes at which the source has the asset."""
-        return [panel.timeframe for panel in self.bars.panels.values() if asset in panel.assets]
-
-    def has_bars(self, asset: str) -> bool:
-        """Whether the source has a bar of the asset that can be used, at any timeframe."""
-        panels = self.bars.panels
-        return any(_rows(panels[base.name], asset) for base in self.bases_of(asset))
-
-    def base_of(self, asset: str, target: Timeframe) -> str | None:
-        """The timeframe that `target` bars are resampled from; None where all are coarser."""
-        fitting = [base for base in self.bases_of(asset) if divides(base, target)]
-        return coarsest_base(target, fitting).name if fitting else None
-
-    def resampled(self, tf: str, assets: Sequence[str]) -> Panel:
-        """Complete bars of the assets at a timeframe; an asset without any has no rows.
-
-        Each asset is resampled from the coarsest of its own timeframes that divides the target.
-
-        Raises:
-            UnknownName: for an asset that the source does not have, where it has others.
-        """
-        target, bars = timeframe(tf), self.bars
-        for asset in assets:
-            if asset in self._absent:
-                raise UnknownName("asset", asset, [info.symbol for info in bars.assets])
-        by_base: dict[str, list[str]] = {}
-        for asset in assets:
-            base = self.base_of(asset, target)
-            if base is not None:
-                by_base.setdefault(base, []).append(asset)
-        panels = [
-            resample(self.bars.panels[base].select(of_base), target)
-            for base, of_base in by_base.items()
-        ]
-        return Panel.join(target, assets, panels, BAR_COLUMNS)
 
 
 def bar_batches(reader: SourceReader, partitions: Sequence[Partition]) -> Batches[Panel]:
@@ -175,8 +55,21 @@ class BarsStage:
         self._reader = reader
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
-        """All partitions: only reading a source shows whether it has changed."""
-        return partitions
+        """All partitions, as only reading a source shows whether it has changed.
+
+        Except those that are stored of assets that have left the source: they stay as they are,
+        and what is made from them is computed from the stored bars.
+
+        Raises:
+            UnknownName: where the source has none of the assets, and none is stored.
+        """
+        gone = self._reader.absent
+        left = [p for p in partitions if p.asset in gone]
+        with self._workspace.database.begin() as connection:
+            kept = read_versions(connection, self.name, left)
+        if not kept and len(left) == len(partitions):
+            require_known(gone, self._reader.symbols)
+        return [p for p in partitions if p not in kept]
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         days: dict[str, float] = {}

@@ -16,9 +16,9 @@ from enum import StrEnum
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, Timeframe, timeframe
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage
-from backtest_pipeline.pipeline.stages.bars import states_of_bars
 from backtest_pipeline.pipeline.stages.features import FeaturesStage
 from backtest_pipeline.pipeline.stages.signals import SignalsStage
+from backtest_pipeline.pipeline.stages.source_reader import states_of_bars
 from backtest_pipeline.pipeline.versions import BARS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -66,13 +66,14 @@ class BarsClose(StrEnum):
 
 
 @dataclass(frozen=True)
-class Due:
-    """The partitions that are due, and the assets that no refresh can bring anything of.
+class DuePartitions:
+    """The partitions that are due, and the assets that no refresh can bring new bars of.
 
     Attributes:
         reasons: why, by partition.
         looked_at: number of partitions that were looked at.
-        absent: assets that the source does not have any more.
+        absent: assets that the source does not have any more; their bars stay as they are, and
+            what is made from them is due where it is stale.
         closed: when the last bar of each timeframe closed, microseconds since 1970 UTC.
     """
 
@@ -92,7 +93,7 @@ class Due:
         named = ", ".join(self.absent[:_MOST_NAMED])
         more = len(self.absent) - _MOST_NAMED
         others = f" and {more:,} more" if more > 0 else ""
-        return f"{found}; left the source, kept as they are: {named}{others}"
+        return f"{found}; left the source, their bars are kept: {named}{others}"
 
 
 def offered_symbols(
@@ -123,7 +124,7 @@ def due_partitions(
     config: SimulationConfig,
     partitions: Sequence[Partition],
     at_us: int,
-) -> Due:
+) -> DuePartitions:
     """The partitions that a refresh would change.
 
     Args:
@@ -140,18 +141,22 @@ def due_partitions(
     look_again()
     offered = None if source is None else offered_symbols(workspace, source, partitions)
     wanted = [p for p in partitions if offered is None or p.asset in offered]
-    absent = sorted({p.asset for p in partitions} - {p.asset for p in wanted})
+    left = sorted({*partitions} - {*wanted})
 
     def look() -> dict[Partition, DueReason]:
-        stale = _stale(workspace, config, wanted, is_built=source is not None)
         with workspace.database.begin() as connection:
-            stored = read_versions(connection, BacktestsStage.name, wanted)
-        unread = set() if source is None else _unread(workspace, source, wanted, at_us)
+            stored = read_versions(connection, BacktestsStage.name, partitions)
+            kept = list(read_versions(connection, "bars", left))
+        stale = _stale(workspace, config, [*wanted, *kept])
+        unread = set()
+        if source is not None:
+            stale |= _of_other_bars(workspace, wanted)
+            unread = _unread(workspace, source, wanted, at_us)
         return {p: _reason(p, stored, unread) for p in sorted(stale | unread)}
 
-    reasons = workspace.database.retrying("due partitions", look) if wanted else {}
+    reasons = workspace.database.retrying("due partitions", look) if partitions else {}
     closed = {tf: timeframe(tf).last_closes(at_us)[0] for _, tf in partitions}
-    return Due(reasons, len(partitions), tuple(absent), closed)
+    return DuePartitions(reasons, len(partitions), tuple(sorted({p.asset for p in left})), closed)
 
 
 def _reason(
@@ -163,21 +168,20 @@ def _reason(
 
 
 def _stale(
-    workspace: Workspace,
-    config: SimulationConfig,
-    partitions: Sequence[Partition],
-    *,
-    is_built: bool,
+    workspace: Workspace, config: SimulationConfig, partitions: Sequence[Partition]
 ) -> set[Partition]:
     """Those of which a stage lacks its rows, or has them of other inputs or code than today's."""
     stages = [SignalsStage(workspace), BacktestsStage(workspace, config)]
-    found = {p for stage in stages for p in stage.stale(partitions)}
-    if is_built:
-        found |= set(FeaturesStage(workspace).stale(partitions))
-        with workspace.database.begin() as connection:
-            bars = read_versions(connection, "bars", partitions)
-        found |= {p for p in partitions if p not in bars or bars[p].code_version != BARS_CODE}
-    return found
+    if workspace.external is None:
+        stages.append(FeaturesStage(workspace))
+    return {p for stage in stages for p in stage.stale(partitions)}
+
+
+def _of_other_bars(workspace: Workspace, partitions: Sequence[Partition]) -> set[Partition]:
+    """Those without bars, or whose bars were made by other code than today's."""
+    with workspace.database.begin() as connection:
+        bars = read_versions(connection, "bars", partitions)
+    return {p for p in partitions if p not in bars or bars[p].code_version != BARS_CODE}
 
 
 def _unread(

@@ -16,7 +16,6 @@ from backtest_pipeline.pipeline.look_ahead_guard import ends_of, is_known_sound
 from backtest_pipeline.pipeline.runs.identity import RunTerms, configurations
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec, WalkForwardSpec
-from backtest_pipeline.pipeline.stages.bars import states_of_bars
 from backtest_pipeline.pipeline.stages.benchmark_assets import UNIVERSE
 from backtest_pipeline.pipeline.stages.external_features import (
     ExternalFeaturesStage,
@@ -24,6 +23,7 @@ from backtest_pipeline.pipeline.stages.external_features import (
 )
 from backtest_pipeline.pipeline.stages.panels import lost_artifacts
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig, planned
+from backtest_pipeline.pipeline.stages.source_reader import states_of_bars
 from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_batch import space_of
 from backtest_pipeline.pipeline.use_cases.backtest import shared_by, strategy_of_spec

@@ -14,11 +14,17 @@ from backtest_pipeline.defs.automation.backfills import (
     monthly_backfill,
     weekly_backfill,
 )
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.workspace import open_workspace
+from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.sources.files import states
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.settings import exchange_access
 from backtest_pipeline_tests.cli.files import PRICES, daily_bars, write
 from backtest_pipeline_tests.defs.automation.ticking import at, launched, tick
-from backtest_pipeline_tests.defs.running import failure_of, materialized, told
+from backtest_pipeline_tests.defs.running import failure_of, materialized, selected, told
+from backtest_pipeline_tests.pipeline.markets import refresh
+from backtest_pipeline_tests.sql import execute_sql
 
 NOW = at("2024-04-01T00:20:00")
 
@@ -33,12 +39,22 @@ def folder(store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for number, asset in enumerate(("AAA", "BBB", "CCC")):
         keep(folder, asset, 91, 1 + number / 7)
     monkeypatch.setenv("BACKTEST_BARS", str(folder))
+    execute_sql(store, "UPDATE dim_signals SET is_active = FALSE WHERE signal_id > 2")
+    return folder
+
+
+@pytest.fixture
+def current(folder: Path) -> Path:
+    """That folder, whose days the store has, of which Dagster has not heard."""
+    partitions = [Partition(a, tf) for a in ("AAA", "BBB", "CCC") for tf in ("1D", "2D")]
+    with open_workspace() as workspace:
+        refresh(workspace, choose_source(str(folder), exchange_access), partitions)
     return folder
 
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
 
@@ -63,27 +79,27 @@ def done(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.ExecuteInPr
     return run
 
 
-def test_each_schedule_computes_its_timeframes_and_then_has_nothing_to_do(
+def test_each_schedule_requests_its_timeframes_and_then_has_nothing_to_do(
     folder: Path, instance: dg.DagsterInstance
 ) -> None:
     for schedule, timeframes in (
-        (daily_backfill, ("1D", "2D")),
         (weekly_backfill, ("1W",)),
         (monthly_backfill, ("1M_CAL",)),
+        (daily_backfill, ("1D", "2D")),
     ):
-        run = done(instance, requested(instance, schedule))
+        request = requested(instance, schedule)
         keys = {f"{asset}|{tf}" for asset in ("AAA", "BBB", "CCC") for tf in timeframes}
-        assert set(told(instance, run, "backtests")) == keys
-        skipped = tick(instance, schedule, NOW)
-        assert skipped == f"of {3 * len(timeframes)} partitions none to compute"
+        assert selected(instance, request) == keys
+    run = done(instance, request)
+    assert set(told(instance, run, "backtests")) == materialized(instance, "backtests") == keys
+    assert tick(instance, daily_backfill, NOW) == "of 6 partitions none to compute"
     assert "hourly bars" in str(tick(instance, hourly_backfill, NOW))
-    assert len(materialized(instance, "backtests")) == 12
 
 
 def test_only_what_is_due_is_requested_and_the_same_tick_twice_runs_once(
-    folder: Path, store: Database, instance: dg.DagsterInstance
+    current: Path, store: Database, instance: dg.DagsterInstance
 ) -> None:
-    done(instance, requested(instance, daily_backfill))
+    assert tick(instance, daily_backfill, NOW) == "of 6 partitions none to compute"
     with store.begin() as connection:
         connection.exec_driver_sql(
             "DELETE FROM dataset_versions v USING dim_assets a WHERE a.id = v.id"
@@ -113,27 +129,30 @@ def test_what_a_run_computes_already_is_not_requested_again(
 
 
 def test_new_assets_come_in_and_those_that_left_are_named(
-    folder: Path, instance: dg.DagsterInstance
+    current: Path, instance: dg.DagsterInstance
 ) -> None:
-    done(instance, requested(instance, daily_backfill))
-    (folder / "BBB.csv").unlink()
-    keep(folder, "DDD", 91)
+    tick(instance, daily_backfill, NOW)
+    (current / "BBB.csv").unlink()
+    keep(current, "DDD", 91)
     run = done(instance, requested(instance, daily_backfill, at("2024-04-02T00:20:00")))
     assert {key.split("|")[0] for key in told(instance, run, "bars")} == {"AAA", "CCC", "DDD"}
     skipped = str(tick(instance, daily_backfill, at("2024-04-02T01:20:00")))
-    assert "none to compute; left the source, kept as they are: BBB" in skipped
+    assert "none to compute; left the source, their bars are kept: BBB" in skipped
 
 
 def test_a_partition_that_always_fails_is_given_up_until_its_next_bar_closes(
-    folder: Path, instance: dg.DagsterInstance
+    current: Path, instance: dg.DagsterInstance
 ) -> None:
-    keep(folder, "BAD", 91, -1.0)
-    for hour in ("00", "01", "02", "04"):
+    keep(current, "BAD", 91, -1.0)
+    request = requested(instance, daily_backfill)
+    run = launched(instance, request)
+    assert run is not None
+    assert not run.success
+    assert {key.split("|")[0] for key in told(instance, run, "bars")} == {"AAA", "BBB", "CCC"}
+    for hour in ("01", "02", "04"):
         request = requested(instance, daily_backfill, at(f"2024-04-01T{hour}:20"))
-        run = launched(instance, request)
-        assert run is not None
-        assert not run.success
-    assert set(told(instance, run, "bars")) == set()
+        failed = dg.DagsterRun("refresh", tags=request.tags, status=dg.DagsterRunStatus.FAILURE)
+        instance.add_run(failed)
     skipped = str(tick(instance, daily_backfill, at("2024-04-01T08:20")))
     assert "3 runs over exactly these have not changed that" in skipped
     assert isinstance(tick(instance, daily_backfill, at("2024-04-02T00:20")), dg.RunRequest)
@@ -147,14 +166,21 @@ def test_a_source_that_is_down_fails_the_tick_with_its_reason(
         tick(instance, daily_backfill, NOW)
     assert "gone: no such file or folder" in str(failure.value.__cause__)
     monkeypatch.setenv("BACKTEST_BARS", str(folder))
-    done(instance, requested(instance, daily_backfill, at("2024-04-01T01:20")))
+    requested(instance, daily_backfill, at("2024-04-01T01:20"))
 
 
 def test_a_timeframe_that_was_removed_is_not_requested(
     folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done(instance, requested(instance, daily_backfill))
+    assert "AAA|2D" in selected(instance, requested(instance, daily_backfill))
     monkeypatch.setenv("BACKTEST_TIMEFRAMES", "1D")
-    keep(folder, "AAA", 92)
-    run = done(instance, requested(instance, daily_backfill, at("2024-04-02T00:20")))
-    assert set(told(instance, run, "bars")) == {"AAA|1D", "BBB|1D", "CCC|1D"}
+    request = requested(instance, daily_backfill)
+    assert selected(instance, request) == {"AAA|1D", "BBB|1D", "CCC|1D"}
+
+
+def test_a_clock_that_was_set_back_or_far_ahead_requests_nothing_twice(
+    current: Path, instance: dg.DagsterInstance
+) -> None:
+    """The files say themselves that they are as they were."""
+    for when in ("2024-01-01T00:20", "2030-01-01T00:20", "2024-04-01T00:20"):
+        assert tick(instance, daily_backfill, at(when)) == "of 6 partitions none to compute"

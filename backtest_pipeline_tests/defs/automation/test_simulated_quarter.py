@@ -17,7 +17,7 @@ from backtest_pipeline.defs.automation.backfills import (
     weekly_backfill,
 )
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.stages import bars as bars_stage
+from backtest_pipeline.pipeline.stages import source_reader
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.sources.files import states
@@ -27,10 +27,12 @@ from backtest_pipeline_tests.defs.automation.ticking import launched, tick
 from backtest_pipeline_tests.defs.running import failure_of
 from backtest_pipeline_tests.pipeline.conftest import fresh_store  # noqa: F401
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
+from backtest_pipeline_tests.sql import execute_sql
 
 ASSETS = ("AAA", "BBB", "CCC", "DDD", "NEW", "OLD")
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 HISTORY = 90
+FEW_PRESETS = "UPDATE dim_signals SET is_active = FALSE WHERE signal_id > 2"
 ALL = ((daily_backfill, 20), (weekly_backfill, 30), (monthly_backfill, 40))
 
 
@@ -62,8 +64,19 @@ class Course:
         return known
 
 
-SHORT = Course(6, 2, 1, 5, range(1, 3), 3, range(2, 3), 3)
-QUARTER = Course(90, 30, 20, 60, range(10, 14), 40, range(50, 53), 25)
+SHORT = Course(
+    days=5, new=3, delisted=1, left=3, hole=range(1, 3), restated=4, down=range(2, 3), failed=3
+)
+QUARTER = Course(
+    days=90,
+    new=30,
+    delisted=58,
+    left=60,
+    hole=range(10, 14),
+    restated=40,
+    down=range(50, 53),
+    failed=25,
+)
 
 
 def _truth(asset: str, n: int) -> pd.DataFrame:
@@ -92,6 +105,7 @@ class Desk:
     job: dg.JobDefinition
     runs: list[dg.ExecuteInProcessResult] = field(default_factory=list)
     ticks: int = 0
+    looks: int = 0
     failed_ticks: int = 0
 
     def write(self, course: Course, day: int, *, all_of_them: bool = False) -> None:
@@ -120,10 +134,11 @@ class Desk:
 def desk(store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setenv("BACKTEST_TIMEFRAMES", "1D 3D 1W 1M_CAL")
     monkeypatch.setattr(states, "_SETTLED_NS", 0)
+    execute_sql(store, FEW_PRESETS)
     folder = tmp_path / "bars"
     folder.mkdir()
     monkeypatch.setenv("BACKTEST_BARS", str(folder))
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield Desk(folder, instance, build_definitions().resolve_job_def("refresh"))
 
 
@@ -135,7 +150,7 @@ def simulate(desk: Desk, course: Course, monkeypatch: pytest.MonkeyPatch) -> Non
             continue
         midnight = BEGIN + timedelta(days=HISTORY + day)
         monkeypatch.setattr(
-            bars_stage, "now_us", lambda at=midnight: int(at.timestamp() * 1e6) + 1_300_000_000
+            source_reader, "now_us", lambda at=midnight: int(at.timestamp() * 1e6) + 1_300_000_000
         )
         if day == course.failed:
             away = desk.folder.rename(desk.folder.parent / "away")
@@ -144,11 +159,10 @@ def simulate(desk: Desk, course: Course, monkeypatch: pytest.MonkeyPatch) -> Non
             away.rename(desk.folder)
             desk.failed_ticks += 1
             desk.tick(daily_backfill, midnight + timedelta(minutes=80))
-        # In truth all tick every day. Weeks and months are marked at the days, so they are looked
-        # at when they close, and before an asset leaves whose results are kept from then on.
-        looked_at = (
-            midnight.weekday() == 0 or midnight.day == 1 or day + 1 in (course.days, course.left)
-        )
+        # In truth all tick every day. OLD leaves between two of these, so that its weeks and months
+        # have to be marked at its last days when it is gone.
+        looked_at = midnight.weekday() == 0 or midnight.day == 1 or day + 1 == course.days
+        desk.looks += looked_at
         for schedule, minute in ALL if looked_at else ALL[:1]:
             desk.tick(schedule, midnight + timedelta(minutes=minute))
 
@@ -160,6 +174,7 @@ def check(
     desk.write(course, course.days - 1, all_of_them=True)
     partitions = [Partition(a, tf) for a in ASSETS for tf in ("1D", "3D", "1W", "1M_CAL")]
     full = make()
+    execute_sql(full, FEW_PRESETS)
     refresh(full, choose_source(str(desk.folder), exchange_access), partitions)
     with open_workspace() as workspace:
         assert_same(contents(workspace, partitions), contents(full, partitions))
@@ -170,10 +185,11 @@ def check(
     )
     lived = course.days - len(course.down)
     assert desk.failed_ticks == 1
-    # One for the days, and one each for the weeks and months, which are marked at the days.
-    assert lived <= len(desk.runs) <= 3 * lived
-    # Days are reported with the weeks and months that are marked at them.
-    assert told <= (4 * len(partitions) + 2 * 3 * len(ASSETS)) * lived
+    # One for the days, and one each for the weeks and months when they are looked at.
+    assert lived <= len(desk.runs) <= lived + 2 * desk.looks
+    # Four assets of 1D and 3D; of 1W or 1M_CAL four, and the bars and features of the days.
+    n = len(ASSETS)
+    assert told <= 4 * 2 * n * lived + 2 * (4 * n + 2 * n) * desk.looks
     print(f"{desk.ticks} ticks, {len(desk.runs)} runs, {told} materializations")  # noqa: T201
 
 

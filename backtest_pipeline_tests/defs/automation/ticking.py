@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+import pytest
 
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.resources import (
@@ -28,12 +29,12 @@ def tick(
         "source": SourceResource(),
         "simulation": SimulationResource(),
     }
-    with dg.build_schedule_context(
-        instance,
-        scheduled_execution_time=when,
-        instance_ref=instance.get_ref(),
-        resources=resources,
-    ) as context:
+    with (
+        dg.build_schedule_context(scheduled_execution_time=when, resources=resources) as context,
+        pytest.MonkeyPatch.context() as of_memory,
+    ):
+        # Dagster takes no instance in memory for a schedule, and one on disk costs a test seconds.
+        of_memory.setattr(dg.ScheduleEvaluationContext, "instance", instance)
         result = schedule.evaluate_tick(context)
     if not result.run_requests:
         return result.skip_message or ""

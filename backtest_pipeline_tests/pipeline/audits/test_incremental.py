@@ -132,7 +132,8 @@ def test_what_a_resumed_recursion_goes_on_from_matters(workspace: Workspace) -> 
 
 def test_a_partition_that_waits_for_its_refresh_is_not_looked_at(workspace: Workspace) -> None:
     from backtest_pipeline.pipeline.stage import run_stage
-    from backtest_pipeline.pipeline.stages.bars import BarsStage, SourceReader, bar_batches
+    from backtest_pipeline.pipeline.stages.bars import BarsStage, bar_batches
+    from backtest_pipeline.pipeline.stages.source_reader import SourceReader
 
     refresh(workspace, until("2025-12-20"))
     source = changed(lambda panel: panel.take(panel.ts < us("2025-12-24")))

@@ -21,8 +21,8 @@ from backtest_pipeline.market.timeframes import DAY_US, timeframe
 from backtest_pipeline.pipeline.audits.look_ahead import probe_look_ahead, probed_before, record
 from backtest_pipeline.pipeline.audits.other_histories import chain_of, probe_root, probe_strategies
 from backtest_pipeline.pipeline.look_ahead_guard import refused_presets
-from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.conditions import signal_matrix
+from backtest_pipeline.pipeline.stages.source_reader import SourceReader
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.look_ahead.look_ahead import (
     Leak,

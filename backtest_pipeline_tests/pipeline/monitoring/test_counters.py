@@ -37,7 +37,7 @@ from backtest_pipeline.pipeline.monitoring.counters import (
 from backtest_pipeline.pipeline.monitoring.store_size import measure_storage
 from backtest_pipeline.pipeline.specs import RunSpec, SweepSpec
 from backtest_pipeline.pipeline.stage import Outcome, StageReport, Status
-from backtest_pipeline.pipeline.stages.bars import SourceReader
+from backtest_pipeline.pipeline.stages.source_reader import SourceReader
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.binance.client import BinanceClient
 from backtest_pipeline.sources.binance.source import BinanceBars

@@ -22,7 +22,7 @@ from backtest_pipeline.market.errors import BacktestError, BarsError, InvalidInp
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.price_levels import FEWEST_BARS
 from backtest_pipeline.market.symbols import key_of
-from backtest_pipeline.pipeline.stages.bars import SourceReader
+from backtest_pipeline.pipeline.stages.source_reader import SourceReader
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.files import FileBars
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore

@@ -12,7 +12,17 @@ from backtest_pipeline.pipeline.use_cases.due_partitions import DueReason, due_p
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.tables.datasets import DatasetVersion
-from backtest_pipeline_tests.pipeline.markets import PARTITIONS, until, us, whole
+from backtest_pipeline_tests.pipeline.markets import (
+    PARTITIONS,
+    assert_same,
+    changed,
+    contents,
+    outcome,
+    refresh,
+    until,
+    us,
+    whole,
+)
 
 STORED = DatasetVersion("v", "i", "c", "g", 10, 0, 0)
 
@@ -73,5 +83,27 @@ def test_an_asset_that_left_the_source_is_named_and_not_due(refreshed: Workspace
         refreshed, until("2025-12-01"), SimulationConfig(), [gone], us("2026-01-01")
     )
     assert found.reasons == {}
-    assert found.text == "of 1 partitions none to compute; left the source, kept as they are: GONE"
+    assert found.text == (
+        "of 1 partitions none to compute; left the source, their bars are kept: GONE"
+    )
     assert due.BarsClose.of(timeframe("2W")) is due.BarsClose.WEEKS
+
+
+def test_what_is_stale_of_an_asset_that_left_is_computed_from_its_stored_bars(
+    refreshed: Workspace,
+) -> None:
+    """Its results are those of one full refresh, as if it had been there until the end."""
+    config, end = SimulationConfig(initial_cash=50_000.0), us("2026-01-01")
+    left = [p for p in PARTITIONS if p.asset == "S-ALPHA"]
+    remaining = changed(lambda panel: panel.select([a for a in panel.assets if a != "S-ALPHA"]))
+    found = due_partitions(refreshed, remaining, config, left, end)
+    assert found.reasons == dict.fromkeys(left, DueReason.STALE)
+    assert found.absent == ("S-ALPHA",)
+    for asked in (PARTITIONS, left):
+        reports = refresh(refreshed, remaining, asked, config)
+        assert not any(report.failed for report in reports.values())
+        assert {outcome(reports["bars"], p)[0] for p in left} == {"unchanged"}
+    assert due_partitions(refreshed, remaining, config, left, end).reasons == {}
+    kept = contents(refreshed, left)
+    refresh(refreshed, whole(), left, config, rebuild=True)
+    assert_same(contents(refreshed, left), kept)
