@@ -32,6 +32,7 @@ from backtest_pipeline.report.run_report.contents import (
     RunSeries,
 )
 from backtest_pipeline.research.robustness.run_bands import BANDS_VERSION
+from backtest_pipeline.research.validation.efficiency import in_words
 from backtest_pipeline.storage.run_tables.block_events import list_blocks
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs, stored_trades
 from backtest_pipeline.storage.run_tables.robustness import stored_robustness
@@ -124,9 +125,10 @@ def _with_micros(fold: Mapping[str, Any]) -> dict[str, Any]:
 def _judged(summary: Mapping[str, Any] | None) -> str:
     if summary is None:
         return ""
-    efficiency = written(summary["efficiency"], "ratio")
-    why = f" ({summary['reason']})" if summary["reason"] else ""
-    return f"Walk-forward: {summary['verdict']}, efficiency {efficiency}{why}."
+    verdict = in_words(summary["verdict"], summary["reason"])
+    if summary["efficiency"] is None or "efficiency" in verdict:
+        return f"Walk-forward: {verdict}."
+    return f"Walk-forward: {verdict}; efficiency {written(summary['efficiency'], 'ratio')}."
 
 
 def _benchmark(name: str) -> str:
