@@ -65,6 +65,7 @@ def run_document(
     most_trades: int | None = None,
     most_bytes: int | None = None,
     others: str = "",
+    zoom: str = "",
 ) -> Document:
     """The report, the same bytes for the same run.
 
@@ -73,13 +74,14 @@ def run_document(
         most_trades: rows of the table of all trades; None for no such limit.
         most_bytes: length of the document, which the same table is cut to; None for no limit.
         others: where all trades are, as a relative address, said where the table is cut.
+        zoom: where the curves can be zoomed into, as a relative address; no link without.
     """
     rows = (row_markup(trade_row(trade)) for trade in run.trades[:most_trades])
     if most_bytes is None:
         shown = list(rows)
     else:
-        shown = list(_fitting(rows, most_bytes - len(_html(run, [], others).encode())))
-    return Document(_html(run, shown, others), style_policy(), len(shown))
+        shown = list(_fitting(rows, most_bytes - len(_html(run, [], others, zoom).encode())))
+    return Document(_html(run, shown, others, zoom), style_policy(), len(shown))
 
 
 def _fitting(rows: Iterable[Markup], room: int) -> Iterator[Markup]:
@@ -102,7 +104,7 @@ def _style() -> str:
     return template_text("run_report.css")
 
 
-def _html(run: ReportedRun, rows: Sequence[Markup], others: str) -> str:
+def _html(run: ReportedRun, rows: Sequence[Markup], others: str, zoom: str) -> str:
     sections = [
         folds_section(run),
         trust_section(run),
@@ -128,6 +130,7 @@ def _html(run: ReportedRun, rows: Sequence[Markup], others: str) -> str:
         trades=_all_trades(run, rows) if run.trades else "",
         cut=f"{len(rows):,} of {len(run.trades):,} trades" if cut else "",
         others=others,
+        zoom=zoom,
         settings=list(_flat("", run.settings)),
         provenance=list(_flat("", run.provenance)),
     )

@@ -17,6 +17,7 @@ from backtest_pipeline.report.run_report.run_document import (
     run_document,
 )
 from backtest_pipeline.report.run_report.trades_section import trades_csv
+from backtest_pipeline.report.zoom_page import zoom_page
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 
@@ -32,7 +33,17 @@ def report_page(workspace: Workspace, run_id: UUID) -> Document:
     Raises:
         RunNotFound: where it is not stored, or is being deleted.
     """
-    return run_document(reported_run(workspace, run_id), most_trades=PAGE_TRADES, others="trades")
+    run = reported_run(workspace, run_id)
+    return run_document(run, most_trades=PAGE_TRADES, others="trades", zoom="report/zoom")
+
+
+def run_zoom_page(workspace: Workspace, run_id: UUID, files_at: str) -> str:
+    """The curves of a run as a page of the service that zooms; as `report.zoom_page` says.
+
+    Raises:
+        RunNotFound: where it is not stored, or is being deleted.
+    """
+    return zoom_page(reported_run(workspace, run_id), files_at)
 
 
 def write_report(
