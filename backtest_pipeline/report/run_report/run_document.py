@@ -12,9 +12,16 @@ from markupsafe import Markup
 
 from backtest_pipeline.report.number_formats import kind_of, written
 from backtest_pipeline.report.rendering import render, template_text
-from backtest_pipeline.report.run_report.contents import Card, Figure, ReportedRun, ReportTable
+from backtest_pipeline.report.run_report.contents import (
+    Card,
+    Figure,
+    ReportedRun,
+    ReportTable,
+    figure,
+)
 from backtest_pipeline.report.run_report.curves import curve_cards
 from backtest_pipeline.report.run_report.folds_section import folds_section
+from backtest_pipeline.report.run_report.holdings_section import holdings_section
 from backtest_pipeline.report.run_report.metrics_section import benchmark_metrics, metrics_section
 from backtest_pipeline.report.run_report.table_markup import (
     figure_markup,
@@ -107,6 +114,7 @@ def _style() -> str:
 def _html(run: ReportedRun, rows: Sequence[Markup], others: str, zoom: str) -> str:
     sections = [
         folds_section(run),
+        holdings_section(run),
         trust_section(run),
         time_section(run),
         trades_section(run),
@@ -167,7 +175,12 @@ def report_tiles(run: ReportedRun) -> Iterator[ReportTile]:
     trials = run.metrics.get("n_trials")
     counted = "" if trials is None else trials_counted(trials)
     yield _tile("Deflated Sharpe", run.figure("dsr"), counted)
-    yield _tile("Trades", run.figure("trade_count"), open_trades_note(run))
+    if "trade_count" in run.metrics:
+        yield _tile("Trades", run.figure("trade_count"), open_trades_note(run))
+    else:
+        name = "diversification_benefit"
+        gained = figure(name, run.metrics.get(name), "ratio", signed=True)
+        yield _tile("Diversification", gained, "Sharpe ratio, above the mean of its members")
 
 
 def _tile(title: str, made: Figure, below: str) -> ReportTile:

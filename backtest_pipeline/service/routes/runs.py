@@ -26,6 +26,7 @@ from backtest_pipeline.service.routes.responses import (
     RunSummary,
     SeriesColumns,
     TradesPage,
+    html_page,
     series_of,
 )
 from backtest_pipeline.service.routes.store import Store
@@ -148,18 +149,13 @@ def artifact(run_id: RunId, name: ArtifactName, store: Store, _user: Viewer) -> 
 def report(run_id: RunId, store: Store, _user: Viewer) -> HTMLResponse:
     """Show the report of a run, one self-contained HTML page; what is missing is said there."""
     document = report_page(store, run_id)
-    return _page(document.html, document.policy)
+    return html_page(document.html, document.policy)
 
 
 @router.get("/{run_id}/report/zoom", responses=_IN_ROWS, response_class=HTMLResponse)
 def zoom(run_id: RunId, store: Store, _user: Viewer) -> HTMLResponse:
     """Show the curves of a run to zoom into; the page's scripts are those of `/page-files`."""
-    return _page(run_zoom_page(store, run_id, "../../../page-files/"), ZOOM_POLICY)
-
-
-def _page(html: str, policy: str) -> HTMLResponse:
-    policy = f"{policy}; frame-ancestors 'none'"
-    return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+    return html_page(run_zoom_page(store, run_id, "../../../page-files/"), ZOOM_POLICY)
 
 
 @router.delete("/{run_id}", status_code=204, responses=documented("RUN_NOT_FOUND", "CONFLICT"))
