@@ -133,6 +133,7 @@ class ReportedRun:
             with fixed parameters.
         walk_forward: the verdict on them, in a sentence.
         holdings: weights of a portfolio or cross-section; None for any other run.
+        is_portfolio: whether it is a portfolio of runs, which has no trades of its own.
     """
 
     run_id: str
@@ -161,6 +162,7 @@ class ReportedRun:
     folds: Sequence[Mapping[str, Any]] = ()
     walk_forward: str = ""
     holdings: Holdings | None = None
+    is_portfolio: bool = False
 
     def figure(self, metric: str, *, signed: bool = False) -> Figure:
         """A metric of the run; the reason where it is undefined is its note."""

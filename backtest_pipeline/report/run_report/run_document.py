@@ -175,7 +175,7 @@ def report_tiles(run: ReportedRun) -> Iterator[ReportTile]:
     trials = run.metrics.get("n_trials")
     counted = "" if trials is None else trials_counted(trials)
     yield _tile("Deflated Sharpe", run.figure("dsr"), counted)
-    if "trade_count" in run.metrics:
+    if not run.is_portfolio:
         yield _tile("Trades", run.figure("trade_count"), open_trades_note(run))
     else:
         name = "diversification_benefit"

@@ -39,7 +39,7 @@ COLUMNS = (
 
 def trades_section(run: ReportedRun) -> Section:
     """The cards of a run's trades but the table of all, which the document cuts to its size."""
-    if "trade_count" not in run.metrics:  # a portfolio has those of its members
+    if run.is_portfolio:
         return Section("trades", "Trades", [])
     if not run.trades:
         return Section("trades", "Trades", [Card("Trades", "No trade was made.", columns=12)])

@@ -172,7 +172,7 @@ def stored_weights(connection: Connection, run_id: uuid.UUID) -> list[dict[str, 
                 SELECT ts, symbol AS member, weight
                 FROM portfolio_weights JOIN dim_assets USING (id) WHERE run_id = :run_id
                 UNION ALL
-                SELECT ts, signal_name, weight
+                SELECT ts, name, weight
                 FROM portfolio_strategy_weights JOIN dim_signals USING (signal_id)
                 WHERE run_id = :run_id
             ) w ORDER BY w.ts, w.member

@@ -44,6 +44,7 @@ def portfolio(n: int = 4, **changed: object) -> ReportedRun:
         "metrics": metrics,
         "undefined": {"effective_bets": "fewer than two returns, or no variation"},
         "holdings": held,
+        "is_portfolio": True,
     }
     return reported(400, **{**usual, **changed})  # pyright: ignore[reportArgumentType]
 

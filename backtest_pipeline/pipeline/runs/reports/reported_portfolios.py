@@ -83,6 +83,7 @@ def reported_portfolio(workspace: Workspace, portfolio_id: UUID) -> ReportedRun:
         settings=config,
         provenance={"run_id": str(portfolio_id), **{name: row[name] for name in _IN_FULL}},
         holdings=_holdings(reading, weights),
+        is_portfolio=True,
         missing=tuple(reading.missing),
     )
 
