@@ -167,7 +167,10 @@ def _correlated(held: Holdings, shown: np.ndarray, n_members: int) -> Card:
         f'<path class="lp" d="M{" ".join(f"{a:.0f} {b:.0f}" for a, b in join)}"/>'
         for join in corners.tolist()
     ]
-    about = "Of returns by bar; alike members stand together, joined the lower the more alike."
+    about = (
+        "Of returns by bar. The tree stands over its members in the order of the table, and joins "
+        "two the lower the more alike they are."
+    )
     if len(shown) < n_members:
         about += f" The {len(shown):,} largest of {n_members:,}."
     order = ", ".join(names)
