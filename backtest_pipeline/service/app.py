@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from threading import Event
 
@@ -24,6 +25,7 @@ from backtest_pipeline.service.pool import Pool
 from backtest_pipeline.service.problem_handlers import install_problem_handlers
 from backtest_pipeline.service.routes import routers
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
+from backtest_pipeline.service.warm_pages import warm_pages
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.session_lock import SERVICE_LOCK, SessionLock
 from backtest_pipeline.storage.settings import Settings, load_settings
@@ -82,6 +84,9 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
                 _log.info("ready: %s workers are warm", pool.size)
                 async with anyio.create_task_group() as group:
                     group.start_soon(_keep, lock)
+                    group.start_soon(
+                        partial(anyio.to_thread.run_sync, abandon_on_cancel=True), warm_pages
+                    )
                     yield
                     group.cancel_scope.cancel()
             finally:

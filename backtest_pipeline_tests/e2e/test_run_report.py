@@ -100,9 +100,10 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_report_fits_its_page(opened: Opened, name: str) -> None:
-    run = RUNS[name]()
+    page = opened(RUNS[name]())
     for width, scheme in ((1440, "light"), (390, "dark")):
-        page = opened(run, width, scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.locator("h1").is_visible()
         assert page.locator(".tile").count() == 6
