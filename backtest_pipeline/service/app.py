@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from functools import partial
 from importlib.metadata import version
 from threading import Event
 
@@ -53,6 +52,10 @@ async def _keep(lock: SessionLock) -> None:
             _log.error("the store was taken from this service: %s", error)
 
 
+async def _warm() -> None:
+    await anyio.to_thread.run_sync(warm_pages, abandon_on_cancel=True)
+
+
 def build_app(settings: Settings | None = None, service: ServiceSettings | None = None) -> FastAPI:
     """The application; its lifespan opens and closes the store and the workers.
 
@@ -84,9 +87,7 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
                 _log.info("ready: %s workers are warm", pool.size)
                 async with anyio.create_task_group() as group:
                     group.start_soon(_keep, lock)
-                    group.start_soon(
-                        partial(anyio.to_thread.run_sync, abandon_on_cancel=True), warm_pages
-                    )
+                    group.start_soon(_warm)
                     yield
                     group.cancel_scope.cancel()
             finally:
