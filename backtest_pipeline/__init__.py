@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         robustness,
         run_backtest,
     )
-    from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
     from backtest_pipeline.pipeline.replay.explain import Explanation, explain_diff
     from backtest_pipeline.pipeline.replay.replay import Replay, replay
     from backtest_pipeline.pipeline.results import (

@@ -56,3 +56,4 @@ def _show(result: PortfolioResult) -> None:
         say(f"{asset} was left out at {times} rebalances")
     first, last = (f"{ts:%Y-%m-%d}" for ts in (result.first_ts, result.last_ts))
     say(f"{result.n_rebalances} rebalances from {first} to {last}")
+    say(f"its report: backtest-pipeline runs report {result.portfolio_id} --open")

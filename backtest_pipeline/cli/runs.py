@@ -252,7 +252,9 @@ def export(
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(help="Run id, or its first characters.")],
+    run: Annotated[
+        str, typer.Argument(help="Run id, or its first characters; or a portfolio's whole id.")
+    ],
     *,
     to: Annotated[
         Path | None, typer.Option(help="File or folder to write; default: <run id>.html here.")
@@ -260,12 +262,11 @@ def report(
     replace: Annotated[bool, typer.Option("--replace", help="Write over files.")] = False,
     show_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
-    """Write the report of a run as one file that opens offline."""
-    from backtest_pipeline.pipeline.runs.query import find_runs
-    from backtest_pipeline.pipeline.runs.reports.report import write_report
+    """Write the report of a run or portfolio as one file that opens offline."""
+    from backtest_pipeline.pipeline.runs.reports.report import find_reported, write_report
 
     with open_store() as workspace:
-        (run_id,) = find_runs(workspace, [run])
+        run_id = find_reported(workspace, run)
         written = write_report(workspace, run_id, to or Path(), replace=replace)
     for path in written:
         say(f"wrote {path}")

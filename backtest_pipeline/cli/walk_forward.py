@@ -159,10 +159,12 @@ def _in_words(params: Mapping[str, Any] | None) -> str:
 
 
 def _verdict(result: WalkForwardResult) -> str:
+    from backtest_pipeline.research.validation.efficiency import in_words
+
     judged = f"{result.n_judged} of {result.n_folds} folds judged"
     if result.efficiency is None:
         return f"verdict: undefined: {result.reason} ({judged})"
-    parts = [f"verdict: {result.verdict}" + (f": {result.reason}" if result.reason else "")]
+    parts = [f"verdict: {in_words(result.verdict, result.reason)}"]
     if result.declared_at is not None:
         parts.append(f"declared {result.declared_at:%F %T} UTC, before its strategy's first trial")
     if "efficiency" not in (result.reason or ""):

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from backtest_pipeline.report.number_formats import shown
-from backtest_pipeline.report.rendering import Tile, render
+from backtest_pipeline.report.rendering import Tile, render, template_text
+from backtest_pipeline.report.run_report.table_markup import markup
 from backtest_pipeline.research.robustness.neighbourhood import Neighbourhood, Shape, best_first
 from backtest_pipeline.research.validation.selection import Selection
 
@@ -143,7 +144,8 @@ def exploration_page(
         surroundings=neighbourhood_sentence(surroundings, metric),
         remarks=list(remarks(table, metric, left_out)),
         selection=selection_sentences(selection),
-        figure=_figure_div(figure),
+        style=markup(template_text("run_report.css")),
+        figure=markup(_figure_div(figure)),
         head=_columns(ranked, metric),
         rows=[_row(ranked, metric, i) for i in range(min(_ROWS, len(ranked)))],
     )
@@ -209,4 +211,13 @@ const select = document.getElementById("metric");
 for (const button of menu.buttons) select.add(new Option(button.label));
 select.selectedIndex = menu.active;
 select.onchange = () => Plotly.update(plot, ...menu.buttons[select.selectedIndex].args);
+// In the colours of the page, light or dark.
+const ink = getComputedStyle(document.body).color;
+const head = getComputedStyle(document.querySelector("header"));
+const [card, rule] = [head.backgroundColor, head.borderBottomColor];
+const colours = { paper_bgcolor: card, plot_bgcolor: card, "font.color": ink };
+Object.assign(colours, { "hoverlabel.bgcolor": card, "hoverlabel.font.color": ink });
+for (const name of Object.keys(plot.layout).filter((key) => /^[xy]axis/.test(key)))
+  colours[`${name}.gridcolor`] = rule;
+Plotly.relayout(plot, colours);
 """

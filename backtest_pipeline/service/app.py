@@ -24,6 +24,7 @@ from backtest_pipeline.service.pool import Pool
 from backtest_pipeline.service.problem_handlers import install_problem_handlers
 from backtest_pipeline.service.routes import routers
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
+from backtest_pipeline.service.warm_pages import warm_pages
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.session_lock import SERVICE_LOCK, SessionLock
 from backtest_pipeline.storage.settings import Settings, load_settings
@@ -49,6 +50,10 @@ async def _keep(lock: SessionLock) -> None:
             await anyio.to_thread.run_sync(lock.keep)
         except AlreadyRunning as error:
             _log.error("the store was taken from this service: %s", error)
+
+
+async def _warm() -> None:
+    await anyio.to_thread.run_sync(warm_pages, abandon_on_cancel=True)
 
 
 def build_app(settings: Settings | None = None, service: ServiceSettings | None = None) -> FastAPI:
@@ -82,6 +87,7 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
                 _log.info("ready: %s workers are warm", pool.size)
                 async with anyio.create_task_group() as group:
                     group.start_soon(_keep, lock)
+                    group.start_soon(_warm)
                     yield
                     group.cancel_scope.cancel()
             finally:

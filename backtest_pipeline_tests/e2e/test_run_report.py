@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +13,16 @@ import pytest
 
 from backtest_pipeline.report.run_report.contents import ReportedRun
 from backtest_pipeline.report.run_report.run_document import MOST_BYTES, run_document
+from backtest_pipeline_tests.e2e.browsers import (
+    CHROMIUM,
+    accessibility_findings,
+    chromium,
+)
 from backtest_pipeline_tests.report.reported import HOSTILE, fold, reported, walk
 from backtest_pipeline_tests.waiting import LIMIT_S
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
@@ -57,15 +59,8 @@ RUNS: dict[str, Callable[[], ReportedRun]] = {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 Opened = Callable[..., "Page"]
@@ -105,9 +100,10 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_report_fits_its_page(opened: Opened, name: str) -> None:
-    run = RUNS[name]()
+    page = opened(RUNS[name]())
     for width, scheme in ((1440, "light"), (390, "dark")):
-        page = opened(run, width, scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.locator("h1").is_visible()
         assert page.locator(".tile").count() == 6
@@ -157,6 +153,19 @@ def test_pictures_and_tables_have_names(opened: Opened) -> None:
     order = page.eval_on_selector_all("h1, h2, h3", "all => all.map(e => e.tagName)")
     assert order[0] == "H1"
     assert order.count("H1") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [
+        ("39 trades", 1440, "light"),
+        ("walk-forward", 390, "dark"),
+        *(pytest.param(name, 390, "light", marks=pytest.mark.slow) for name in RUNS),
+        *(pytest.param(name, 1440, "dark", marks=pytest.mark.slow) for name in RUNS),
+    ],
+)
+def test_axe_finds_nothing(opened: Opened, name: str, width: int, scheme: str) -> None:
+    assert accessibility_findings(opened(RUNS[name](), width, scheme)) == []
 
 
 def test_the_scale_is_switched_by_the_keyboard_alone(opened: Opened) -> None:

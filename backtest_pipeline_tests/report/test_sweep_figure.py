@@ -192,7 +192,7 @@ def test_the_page_is_whole_ranks_and_warns() -> None:
     best = table["sharpe"].idxmax()
     assert isinstance(best, tuple)
     assert f"fast {best[0]}, slow {best[1]}" in page
-    assert page.count("<tr>") == 1 + 10
+    assert page.count("<tr>") + page.count('<tr class="best">') == 1 + 10
 
 
 def test_names_are_text_and_not_markup() -> None:

@@ -131,6 +131,9 @@ def test_searches_portfolios_and_walk_forwards_are_answered(
     found = client.post("/backtest/portfolio", json=portfolio, headers=runner)
     address = f"/portfolios/{found.json()['portfolio_id']}"
     assert client.get(address, headers=runner).json() == found.json()
+    page = client.get(f"{address}/report", headers=runner)
+    assert "style-src 'sha256-" in page.headers["Content-Security-Policy"]
+    assert "What diversification gained" in page.text
     assert client.put(f"{address}/pin", json={}, headers=runner).status_code == 204
     assert client.delete(f"{address}/pin", headers=runner).status_code == 204
     rules = 'kind = "cross_section"\nname = "up"\nscore = "close"\ncount = 1\nrebalance = 2'

@@ -21,7 +21,7 @@ class RunSeries:
         ts: int64 `(n_marks,)`, microseconds since 1970 UTC, strictly increasing.
         equity, benchmark: quote currency; the benchmark is NaN where there is none.
         drawdown: fraction below the peak.
-        exposure: value of the position over equity, negative when short.
+        exposure: value of the position over equity, negative when short; NaN for a portfolio.
     """
 
     ts: np.ndarray
@@ -34,6 +34,11 @@ class RunSeries:
     def has_benchmark(self) -> bool:
         """Whether there is a benchmark at every mark."""
         return bool(np.isfinite(self.benchmark).all())
+
+    @property
+    def has_exposure(self) -> bool:
+        """Whether the exposure is known at every mark."""
+        return bool(np.isfinite(self.exposure).all())
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,31 @@ class Doubts:
 
 
 @dataclass(frozen=True)
+class Holdings:
+    """What a portfolio of runs, or a cross-section, held.
+
+    Attributes:
+        members: their names.
+        ts: int64 `(n_dates,)`, microseconds since 1970 UTC, strictly increasing.
+        until: the last stamp of the book.
+        weights: float64 `(n_dates, n_members)`, set at each date and kept until the next: fractions
+            of the equity, negative when short.
+        risk: float64 `(n_members,)`, shares of the variance of returns, NaN where undefined; None
+            where not stored.
+        correlations: float64 `(n_members, n_members)`, NaN where undefined; None where not stored.
+    """
+
+    members: Sequence[str]
+    ts: np.ndarray
+    until: int
+    weights: np.ndarray
+    risk: np.ndarray | None = None
+    correlations: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class ReportedRun:
-    """A stored run with all that its report shows.
+    """A stored run, or a portfolio of runs, with all that its report shows.
 
     Attributes:
         run_id: its id.
@@ -104,6 +132,8 @@ class ReportedRun:
         folds: rows of `walk_forward_folds`, in order, with stamps in microseconds; none for a run
             with fixed parameters.
         walk_forward: the verdict on them, in a sentence.
+        holdings: weights of a portfolio or cross-section; None for any other run.
+        is_portfolio: whether it is a portfolio of runs, which has no trades of its own.
     """
 
     run_id: str
@@ -131,6 +161,8 @@ class ReportedRun:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     folds: Sequence[Mapping[str, Any]] = ()
     walk_forward: str = ""
+    holdings: Holdings | None = None
+    is_portfolio: bool = False
 
     def figure(self, metric: str, *, signed: bool = False) -> Figure:
         """A metric of the run; the reason where it is undefined is its note."""

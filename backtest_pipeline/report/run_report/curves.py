@@ -45,15 +45,18 @@ def curve_cards(run: ReportedRun) -> Iterator[Card]:
     yield Card(
         "Equity", _under_equity(run), [_both_scales(run, series, x)], columns=12, anchor="equity"
     )
-    yield Card("Drawdown", "", [_underwater(series, x)], columns=12)
+    as_table = _by_quarter(run, series)
+    beside = None if series.has_exposure else as_table
+    yield Card("Drawdown", "", [_underwater(series, x)], beside, columns=12)
     if run.closes is not None:
         yield Card("Price and trades", _under_price(run), [_price(run, run.closes, x)], columns=12)
-    yield Card("Exposure", "", [_exposure(series, x)], _by_quarter(run, series), columns=12)
+    if series.has_exposure:
+        yield Card("Exposure", "", [_exposure(series, x)], as_table, columns=12)
 
 
 def _under_equity(run: ReportedRun) -> str:
     if run.fan is None:
-        return NOT_ASSESSED
+        return NOT_ASSESSED if run.assess else ""
     return "Shaded: 5th to 95th and 25th to 75th percentile of the run's own days, resampled."
 
 
@@ -242,9 +245,11 @@ def _by_quarter(run: ReportedRun, series: RunSeries) -> ReportTable:
             figure("equity", float(series.equity[end]), "count"),
             *held,
             figure("drawdown", series.drawdown[first : end + 1].min(), "percent"),
-            figure("exposure", float(series.exposure[end]), "percent"),
         ]
+        if series.has_exposure:
+            cells.append(figure("exposure", float(series.exposure[end]), "percent"))
         rows.append(TableRow(day(int(series.ts[end])), cells))
     held_head = [run.benchmark_name] if series.has_benchmark else []
-    heads = ["until", "equity", *held_head, "deepest drawdown", "exposure"]
+    heads = ["until", "equity", *held_head, "deepest drawdown"]
+    heads += ["exposure"] if series.has_exposure else []
     return ReportTable("These curves as a table", heads, rows, "fold")

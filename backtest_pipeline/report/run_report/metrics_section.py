@@ -81,11 +81,12 @@ _UNDEFINED = {m.name: m.undefined for m in (*METRICS, *FAMILY_METRICS)}
 
 
 def metrics_section(run: ReportedRun) -> Section:
-    """Six groups; of a metric that is undefined the reason folds out."""
+    """Metrics in groups, as far as its kind has them; the reason where one is undefined."""
     held = benchmark_metrics(run.series, run.risk_free) if run.series else {}
     cards = [
         Card(title, table=_group(run, title, names, held), columns=4)
         for title, names in GROUPS.items()
+        if run.metrics.keys() & names.keys()
     ]
     return Section("metrics", "Metrics", cards)
 

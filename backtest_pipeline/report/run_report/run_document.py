@@ -12,9 +12,16 @@ from markupsafe import Markup
 
 from backtest_pipeline.report.number_formats import kind_of, written
 from backtest_pipeline.report.rendering import render, template_text
-from backtest_pipeline.report.run_report.contents import Card, Figure, ReportedRun, ReportTable
+from backtest_pipeline.report.run_report.contents import (
+    Card,
+    Figure,
+    ReportedRun,
+    ReportTable,
+    figure,
+)
 from backtest_pipeline.report.run_report.curves import curve_cards
 from backtest_pipeline.report.run_report.folds_section import folds_section
+from backtest_pipeline.report.run_report.holdings_section import holdings_section
 from backtest_pipeline.report.run_report.metrics_section import benchmark_metrics, metrics_section
 from backtest_pipeline.report.run_report.table_markup import (
     figure_markup,
@@ -65,6 +72,7 @@ def run_document(
     most_trades: int | None = None,
     most_bytes: int | None = None,
     others: str = "",
+    zoom: str = "",
 ) -> Document:
     """The report, the same bytes for the same run.
 
@@ -73,13 +81,14 @@ def run_document(
         most_trades: rows of the table of all trades; None for no such limit.
         most_bytes: length of the document, which the same table is cut to; None for no limit.
         others: where all trades are, as a relative address, said where the table is cut.
+        zoom: where the curves can be zoomed into, as a relative address; no link without.
     """
     rows = map(row_markup, trade_rows(run.trades, most_trades))
     if most_bytes is None:
         shown = list(rows)
     else:
-        shown = list(_fitting(rows, most_bytes - len(_html(run, [], others).encode())))
-    return Document(_html(run, shown, others), style_policy(), len(shown))
+        shown = list(_fitting(rows, most_bytes - len(_html(run, [], others, zoom).encode())))
+    return Document(_html(run, shown, others, zoom), style_policy(), len(shown))
 
 
 def _fitting(rows: Iterable[Markup], room: int) -> Iterator[Markup]:
@@ -102,9 +111,10 @@ def _style() -> str:
     return template_text("run_report.css")
 
 
-def _html(run: ReportedRun, rows: Sequence[Markup], others: str) -> str:
+def _html(run: ReportedRun, rows: Sequence[Markup], others: str, zoom: str) -> str:
     sections = [
         folds_section(run),
+        holdings_section(run),
         trust_section(run),
         time_section(run),
         trades_section(run),
@@ -128,6 +138,7 @@ def _html(run: ReportedRun, rows: Sequence[Markup], others: str) -> str:
         trades=_all_trades(run, rows) if run.trades else "",
         cut=f"{len(rows):,} of {len(run.trades):,} trades" if cut else "",
         others=others,
+        zoom=zoom,
         settings=list(_flat("", run.settings)),
         provenance=list(_flat("", run.provenance)),
     )
@@ -164,7 +175,12 @@ def report_tiles(run: ReportedRun) -> Iterator[ReportTile]:
     trials = run.metrics.get("n_trials")
     counted = "" if trials is None else trials_counted(trials)
     yield _tile("Deflated Sharpe", run.figure("dsr"), counted)
-    yield _tile("Trades", run.figure("trade_count"), open_trades_note(run))
+    if not run.is_portfolio:
+        yield _tile("Trades", run.figure("trade_count"), open_trades_note(run))
+    else:
+        name = "diversification_benefit"
+        gained = figure(name, run.metrics.get(name), "ratio", signed=True)
+        yield _tile("Diversification", gained, "Sharpe ratio, above the mean of its members")
 
 
 def _tile(title: str, made: Figure, below: str) -> ReportTile:

@@ -49,7 +49,10 @@ def table_markup(table: ReportTable, rows: Iterable[Markup] | None = None) -> Ma
         table: its label, heads and rows.
         rows: rows that are markup already, in place of the table's own.
     """
-    heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in table.heads)
+    # A header without words is none for a reader of the screen.
+    heads = "".join(
+        f'<th scope="col">{escape(head)}</th>' if head else "<td></td>" for head in table.heads
+    )
     body = "".join(rows if rows is not None else map(row_markup, table.rows))
     whole = (
         f'<div class="sx" tabindex="0" role="region" aria-label="{escape(table.label)}">'

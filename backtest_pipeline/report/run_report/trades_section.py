@@ -39,6 +39,8 @@ _COLUMNS = (
 
 def trades_section(run: ReportedRun) -> Section:
     """The cards of a run's trades but the table of all, which the document cuts to its size."""
+    if run.is_portfolio:
+        return Section("trades", "Trades", [])
     if not run.trades:
         return Section("trades", "Trades", [Card("Trades", "No trade was made.", columns=12)])
     return Section("trades", "Trades", list(_cards(run)))

@@ -23,6 +23,7 @@ from backtest_pipeline.report.run_report.drawing import bar, chart, note
 from backtest_pipeline.report.run_report.scales import ValueScale
 from backtest_pipeline.report.run_report.table_markup import figure_markup
 from backtest_pipeline.report.run_report.verdict import (
+    ASSESSED,
     CHECKS,
     NAMES,
     chip_of,
@@ -40,23 +41,23 @@ _NEARLY_ALWAYS = 0.95
 
 
 def trust_section(run: ReportedRun) -> Section:
-    """Four cards; those that are not assessed say by which command they are."""
+    """Four cards; those that are not assessed say by which command they are, or are left out."""
     return Section("trust", "How far to trust it", list(_cards(run)))
 
 
 def _cards(run: ReportedRun) -> Iterator[Card]:
-    if run.intervals is None:
+    if run.intervals is None and run.assess:
         yield Card("Resampled", NOT_ASSESSED)
-    else:
+    elif run.intervals is not None:
         yield Card(
             "Resampled",
             "Dot: this run. Bar: 90 % interval of its own days, resampled in blocks. Line: zero.",
             [_interval_rows(run)],
         )
-    if run.doubts is None:
+    if run.doubts is None and run.assess:
         yield Card("Against random entries", NOT_ASSESSED)
         yield Card("Under other costs", NOT_ASSESSED)
-    else:
+    elif run.doubts is not None:
         yield _against_random(run)
         yield Card(
             "Under other costs",
@@ -202,6 +203,8 @@ def _checks(run: ReportedRun) -> ReportTable:
     rows = []
     for rule in CHECKS:
         value = figures[rule.figure]
+        if value is None and not run.assess and rule.figure in ASSESSED:
+            continue
         chip = chip_of(rule, value)
         made = figure(rule.figure, value, kind_of_figure(rule.figure))
         if rule.figure == "fragile" and value is not None:

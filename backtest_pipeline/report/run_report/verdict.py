@@ -78,6 +78,12 @@ CHECKS: tuple[Threshold, ...] = (
 )
 """The chips: each its own figure, `words` where it is met and `else_words` elsewhere."""
 
+ASSESSED = (
+    *("sharpe_low", "p_random_entries", "random_entry_ruined", "p_drawdown", "random_fill_low"),
+    *("break_even_over_costs", "fragile"),
+)
+"""Figures that `robustness` brings, which not every kind of run has."""
+
 NAMES: Mapping[str, str] = {
     "trade_count": "trades",
     "closed_trades": "closed trades",
@@ -120,7 +126,7 @@ def figures_of(run: ReportedRun) -> dict[str, float | None]:
     return {
         **{name: metrics.get(name) for name in ("trade_count", "total_return", "psr", "dsr")},
         "information_ratio": metrics.get("information_ratio"),
-        "closed_trades": float(sum(not trade["is_open"] for trade in run.trades)),
+        "closed_trades": _closed_trades(run),
         "liquidated": float(run.liquidated),
         "sharpe_low": run.intervals["sharpe"][0] if run.intervals else None,
         "track_record": days / shortest if days is not None and shortest else None,
@@ -132,6 +138,12 @@ def figures_of(run: ReportedRun) -> dict[str, float | None]:
         "break_even_over_costs": break_even / costs if break_even is not None and costs else None,
         "fragile": None if fragile is None else float(fragile),
     }
+
+
+def _closed_trades(run: ReportedRun) -> float | None:
+    if run.is_portfolio:
+        return None
+    return float(sum(not trade["is_open"] for trade in run.trades))
 
 
 def assumed_bps(run: ReportedRun) -> float | None:

@@ -122,3 +122,18 @@ def judged(
 
 def _joined(*reasons: str) -> str:
     return "; ".join(reason for reason in reasons if reason)
+
+
+def in_words(verdict: str, reason: str | None) -> str:
+    """A verdict with its reason: what a run failed, or what it passed in spite of.
+
+    Examples:
+        >>> in_words("passed", "efficiency 0.47 is below 0.6")
+        'passed, although efficiency 0.47 is below 0.6'
+        >>> in_words("overfit", "efficiency 0.10 is below 0.6"), in_words("passed", "")
+        ('overfit: efficiency 0.10 is below 0.6', 'passed')
+    """
+    if not reason:
+        return verdict
+    passed = verdict == WalkForwardVerdict.PASSED
+    return f"{verdict}, although {reason}" if passed else f"{verdict}: {reason}"

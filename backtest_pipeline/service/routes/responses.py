@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from backtest_pipeline.research.ranking.trials import CountingRule
@@ -151,3 +152,9 @@ def series_of(run_id: UUID, table: pa.Table) -> SeriesColumns:
     return SeriesColumns(
         run_id=run_id, columns={n: table[n].to_pylist() for n in table.column_names}
     )
+
+
+def html_page(html: str, policy: str) -> HTMLResponse:
+    """A page under its content security policy, which no other page may frame."""
+    policy = f"{policy}; frame-ancestors 'none'"
+    return HTMLResponse(html, headers={"Content-Security-Policy": policy})

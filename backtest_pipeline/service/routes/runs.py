@@ -14,8 +14,9 @@ from backtest_pipeline.market.field_problems import PLAIN
 from backtest_pipeline.pipeline.runs import query
 from backtest_pipeline.pipeline.runs.compare import RunComparison, compare_runs
 from backtest_pipeline.pipeline.runs.query import RunDetail
-from backtest_pipeline.pipeline.runs.reports.report import report_page, run_artifact
+from backtest_pipeline.pipeline.runs.reports.report import report_page, run_artifact, run_zoom_page
 from backtest_pipeline.pipeline.runs.retention import delete_runs
+from backtest_pipeline.report.zoom_page import ZOOM_POLICY
 from backtest_pipeline.service.auth.authentication import Runner, Viewer
 from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, Problem, documented
@@ -25,6 +26,7 @@ from backtest_pipeline.service.routes.responses import (
     RunSummary,
     SeriesColumns,
     TradesPage,
+    html_page,
     series_of,
 )
 from backtest_pipeline.service.routes.store import Store
@@ -147,8 +149,13 @@ def artifact(run_id: RunId, name: ArtifactName, store: Store, _user: Viewer) -> 
 def report(run_id: RunId, store: Store, _user: Viewer) -> HTMLResponse:
     """Show the report of a run, one self-contained HTML page; what is missing is said there."""
     document = report_page(store, run_id)
-    policy = f"{document.policy}; frame-ancestors 'none'"
-    return HTMLResponse(document.html, headers={"Content-Security-Policy": policy})
+    return html_page(document.html, document.policy)
+
+
+@router.get("/{run_id}/report/zoom", responses=_IN_ROWS, response_class=HTMLResponse)
+def zoom(run_id: RunId, store: Store, _user: Viewer) -> HTMLResponse:
+    """Show the curves of a run to zoom into; the page's scripts are those of `/page-files`."""
+    return html_page(run_zoom_page(store, run_id, "../../../page-files/"), ZOOM_POLICY)
 
 
 @router.delete("/{run_id}", status_code=204, responses=documented("RUN_NOT_FOUND", "CONFLICT"))

@@ -160,6 +160,28 @@ def stored_portfolio(connection: Connection, run_id: uuid.UUID) -> dict[str, Any
     return next(iter(with_provenance(rows.mappings())), None)
 
 
+def stored_weights(connection: Connection, run_id: uuid.UUID) -> list[dict[str, Any]]:
+    """A portfolio's weights: `ts` (microseconds since 1970 UTC), `member` and `weight`, by date.
+
+    A member is an asset, or in a portfolio of all presets a preset; a weight of 0 has no row.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT (extract(epoch FROM w.ts) * 1000000)::bigint AS ts, w.member, w.weight
+            FROM (
+                SELECT ts, symbol AS member, weight
+                FROM portfolio_weights JOIN dim_assets USING (id) WHERE run_id = :run_id
+                UNION ALL
+                SELECT ts, name, weight
+                FROM portfolio_strategy_weights JOIN dim_signals USING (signal_id)
+                WHERE run_id = :run_id
+            ) w ORDER BY w.ts, w.member
+        """),
+        {"run_id": run_id},
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
 def portfolio_figures(connection: Connection) -> list[dict[str, Any]]:
     """What is stored of every portfolio's figures, ordered by directory of artifacts.
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backtest_pipeline.research.validation.efficiency import WalkForwardVerdict, efficiency
+from backtest_pipeline.research.validation.efficiency import (
+    WalkForwardVerdict,
+    efficiency,
+    in_words,
+)
 
 PASSED, OVERFIT = WalkForwardVerdict.PASSED, WalkForwardVerdict.OVERFIT
 INSIGNIFICANT, UNDEFINED = WalkForwardVerdict.INSIGNIFICANT, WalkForwardVerdict.UNDEFINED
@@ -26,6 +30,9 @@ def test_efficiency_is_test_over_train_and_undefined_without_a_training_profit()
 def test_a_significant_run_passes_and_a_low_efficiency_is_but_a_flag() -> None:
     honest = efficiency([2.0] * 12, [0.8] * 12, 0.96, 1)
     assert (honest.verdict, honest.reason) == (PASSED, "efficiency 0.40 is below 0.6")
+    assert in_words(PASSED, honest.reason) == "passed, although efficiency 0.40 is below 0.6"
+    assert in_words(OVERFIT, honest.reason) == "overfit: efficiency 0.40 is below 0.6"
+    assert in_words(PASSED, None) == "passed"
     assert efficiency([1.0] * 12, [0.8] * 12, 0.96, 1).reason == ""
     strict = efficiency([1.0] * 12, [0.8] * 12, 0.96, 1, threshold=0.9)
     assert (strict.verdict, strict.reason) == (PASSED, "efficiency 0.80 is below 0.9")

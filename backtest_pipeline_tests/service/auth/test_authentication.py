@@ -10,11 +10,12 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from backtest_pipeline.report.zoom_page import page_files
 from backtest_pipeline.service.auth.authentication import Authenticator
 from backtest_pipeline_tests.service.conftest import Store, app_on, bearing
 from backtest_pipeline_tests.service.issuer import AUDIENCE, Issuer, serving
 
-OPEN = {"/healthz", "/readyz", "/openapi.json"}
+OPEN = {"/healthz", "/readyz", "/openapi.json", "/page-files/{name}"}
 OPEN_ON_LOOPBACK = {"/metrics"}
 VIEWERS_MAY = {("POST", "/backtests/compare")}
 
@@ -27,7 +28,8 @@ def operations(client: TestClient) -> Iterator[tuple[str, str]]:
 
 
 def asked(client: TestClient, method: str, path: str, headers: dict[str, str]) -> Any:
-    filled = path.replace("{name}", "equity.parquet")
+    filled = path.replace("/page-files/{name}", f"/page-files/{next(iter(page_files()))}")
+    filled = filled.replace("{name}", "equity.parquet")
     for name in ("{run_id}", "{job_id}"):
         filled = filled.replace(name, str(uuid.uuid4()))
     body = {} if method in ("POST", "PUT") else None

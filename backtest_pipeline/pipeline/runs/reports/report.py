@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import UUID
 
-from backtest_pipeline.market.errors import ReportNotWritten, UnknownName
-from backtest_pipeline.pipeline.runs.query import get_run
+from backtest_pipeline.market.errors import ReportNotWritten, RunNotFound, UnknownName
+from backtest_pipeline.pipeline.runs.query import find_runs, get_run
+from backtest_pipeline.pipeline.runs.reports.reported_portfolios import reported_portfolio
 from backtest_pipeline.pipeline.runs.reports.reported_runs import reported_run
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.report.run_report.contents import ReportedRun
 from backtest_pipeline.report.run_report.run_document import (
     MOST_BYTES,
@@ -17,6 +18,8 @@ from backtest_pipeline.report.run_report.run_document import (
     run_document,
 )
 from backtest_pipeline.report.run_report.trades_section import trades_csv
+from backtest_pipeline.report.zoom_page import zoom_page
+from backtest_pipeline.storage.run_tables.portfolios import stored_portfolio
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 
@@ -32,13 +35,56 @@ def report_page(workspace: Workspace, run_id: UUID) -> Document:
     Raises:
         RunNotFound: where it is not stored, or is being deleted.
     """
-    return run_document(reported_run(workspace, run_id), most_trades=PAGE_TRADES, others="trades")
+    run = reported_run(workspace, run_id)
+    return run_document(run, most_trades=PAGE_TRADES, others="trades", zoom="report/zoom")
+
+
+def portfolio_page(workspace: Workspace, portfolio_id: UUID) -> Document:
+    """The report of a portfolio as a page of the service.
+
+    Raises:
+        RunNotFound: where it is not stored.
+    """
+    return run_document(reported_portfolio(workspace, portfolio_id))
+
+
+def find_reported(workspace: Workspace, given: str) -> UUID:
+    """The full id of a run by its beginning, or of a portfolio by its whole id.
+
+    Raises:
+        RunNotFound: where there is none, or several runs begin so.
+    """
+    try:
+        return find_runs(workspace, [given])[0]
+    except RunNotFound:
+        if not _is_portfolio(workspace, given):
+            raise
+        return UUID(given)
+
+
+@retried
+def _is_portfolio(workspace: Workspace, given: str) -> bool:
+    try:
+        portfolio_id = UUID(given)
+    except ValueError:
+        return False
+    with workspace.database.begin() as connection:
+        return stored_portfolio(connection, portfolio_id) is not None
+
+
+def run_zoom_page(workspace: Workspace, run_id: UUID, files_at: str) -> str:
+    """The curves of a run as a page of the service that zooms; as `report.zoom_page` says.
+
+    Raises:
+        RunNotFound: where it is not stored, or is being deleted.
+    """
+    return zoom_page(reported_run(workspace, run_id), files_at)
 
 
 def write_report(
     workspace: Workspace, run_id: UUID, path: Path, *, replace: bool = False
 ) -> list[Path]:
-    """Write the report of a run as one file that opens offline.
+    """Write the report of a run, or of a portfolio, as one file that opens offline.
 
     It has at most MOST_BYTES. Trades that do not fit are said to be missing, and all of them are
     written as CSV beside it.
@@ -56,7 +102,9 @@ def write_report(
         RunNotFound: where the run is not stored, or is being deleted.
         ReportNotWritten: where a file exists or cannot be written.
     """
-    return write_reported(reported_run(workspace, run_id), path, replace=replace)
+    is_portfolio = _is_portfolio(workspace, str(run_id))
+    read = reported_portfolio if is_portfolio else reported_run
+    return write_reported(read(workspace, run_id), path, replace=replace)
 
 
 def write_reported(run: ReportedRun, path: Path, *, replace: bool = False) -> list[Path]:

@@ -21,27 +21,32 @@ from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US
 from backtest_pipeline.pipeline.runs.query import RunDetail, run_summary, stored_series
 from backtest_pipeline.pipeline.runs.reports.assess_command import assess_command
 from backtest_pipeline.pipeline.runs.reports.bands import intervals_of
-from backtest_pipeline.pipeline.versions import ROBUSTNESS_CODE
+from backtest_pipeline.pipeline.versions import PLANNED, ROBUSTNESS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.report.number_formats import day, written
 from backtest_pipeline.report.run_report.contents import (
     Closes,
     Doubts,
     Fan,
+    Holdings,
     ReportedRun,
     RunSeries,
 )
 from backtest_pipeline.research.robustness.run_bands import BANDS_VERSION
+from backtest_pipeline.research.validation.efficiency import in_words
 from backtest_pipeline.storage.run_tables.block_events import list_blocks
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs, stored_trades
 from backtest_pipeline.storage.run_tables.robustness import stored_robustness
 from backtest_pipeline.storage.run_tables.run_bands import stored_bands
 from backtest_pipeline.storage.run_tables.walk_forward import stored_folds
 from backtest_pipeline.storage.tables.datasets import input_key
+from backtest_pipeline.strategies.cross_section.definition import KIND as CROSS_SECTION
 
 UNREADABLE = (ArtifactCorrupt, ResultPathMissing)
 """Files that are damaged or gone; a folder or bucket out of reach fails the report."""
 _MOST_BLOCKED = 1000
+_OF_SEVERAL = (PLANNED, CROSS_SECTION)
+"""Splits of runs that may trade several assets in one book, and have no one price then."""
 _BENCHMARKS = {"asset": "buy and hold", "cash": "cash", "universe": "all assets"}
 _SIDES = {"both": "long and short", "long": "long only", "short": "short only"}
 
@@ -100,6 +105,7 @@ def reported_run(workspace: Workspace, run_id: UUID) -> ReportedRun:
         provenance={"run_id": run.run_id, **run.provenance},
         folds=[_with_micros(fold) for fold in folds],
         walk_forward=_judged(run.walk_forward),
+        holdings=_holdings(reading) if run.split == CROSS_SECTION else None,
         missing=tuple(reading.missing),
     )
 
@@ -124,9 +130,10 @@ def _with_micros(fold: Mapping[str, Any]) -> dict[str, Any]:
 def _judged(summary: Mapping[str, Any] | None) -> str:
     if summary is None:
         return ""
-    efficiency = written(summary["efficiency"], "ratio")
-    why = f" ({summary['reason']})" if summary["reason"] else ""
-    return f"Walk-forward: {summary['verdict']}, efficiency {efficiency}{why}."
+    verdict = in_words(summary["verdict"], summary["reason"])
+    if summary["efficiency"] is None or "efficiency" in verdict:
+        return f"Walk-forward: {verdict}."
+    return f"Walk-forward: {verdict}; efficiency {written(summary['efficiency'], 'ratio')}."
 
 
 def _benchmark(name: str) -> str:
@@ -177,6 +184,8 @@ def _closes(reading: _ReportInputs) -> Closes | None:
     try:
         with reading.workspace.database.begin() as connection:
             (recorded,) = recorded_runs(connection, [run.run_id])
+        if len(recorded.snapshots) > 1 and run.split in _OF_SEVERAL:
+            return None
         snapshot = recorded.snapshots.get(input_key(Partition(run.symbol, run.timeframe)))
         if snapshot is None:
             several = "symbols" in run.config
@@ -192,6 +201,25 @@ def _closes(reading: _ReportInputs) -> Closes | None:
     first, last = (_micros(stamp) for stamp in (run.first_ts, run.last_ts))
     within = (ts >= first) & (ts <= last)
     return Closes(ts[within], table["close"].to_numpy()[within])
+
+
+def _holdings(reading: _ReportInputs) -> Holdings | None:
+    """The weights of a cross-section by date; a date without a position holds nothing."""
+    run, read = reading.run, reading.workspace.artifacts.read_table
+    try:
+        dates = read(run.artifact_uri, "daily_ic.parquet", ["ts"])
+        table = read(run.artifact_uri, "daily_weights.parquet")
+    except UNREADABLE as error:
+        reading.missing.append(f"Weights are not shown: {error}.")
+        return None
+    if not table.num_rows:
+        return None
+    names = table["symbol"].cast(pa.string()).combine_chunks().dictionary_encode()
+    ts, codes = table["ts"].cast(pa.int64()).to_numpy(), names.indices.to_numpy()
+    stamps = np.union1d(ts, dates["ts"].cast(pa.int64()).to_numpy())
+    weights = np.zeros((len(stamps), len(names.dictionary)))
+    weights[np.searchsorted(stamps, ts), codes] = table["weight"].to_numpy()
+    return Holdings(names.dictionary.to_pylist(), stamps, int(stamps[-1]), weights)
 
 
 def _fan(row: Mapping[str, Any]) -> Fan:
