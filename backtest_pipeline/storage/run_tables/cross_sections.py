@@ -50,6 +50,31 @@ def retire_cross_section(cursor: Cursor, runs: pa.Table) -> None:
     )
 
 
+def retire_refreshed(
+    cursor: Cursor, tf: str, kept: Sequence[str], names: Sequence[str] | None = None
+) -> None:
+    """Mark the runs that refreshes made at a timeframe as not current, except the ids in `kept`.
+
+    Those of a file that was removed, cannot be run any more, or was run with other costs.
+
+    Args:
+        cursor: cursor of the transaction.
+        tf: timeframe.
+        kept: ids of the runs of the newest refresh.
+        names: only of these cross-sections; of all where None.
+    """
+    copy.run(
+        cursor,
+        "UPDATE backtest_runs r SET is_current = FALSE FROM trials t"
+        " WHERE t.trial_id = r.trial_id AND t.source = 'refresh' AND r.is_current"
+        " AND r.split = 'cross_section' AND r.tf = $1 AND r.run_id <> ALL($2::text[]::uuid[])"
+        " AND ($3::text[] IS NULL OR r.signal_name = ANY($3::text[]))",
+        tf,
+        list(kept),
+        None if names is None else list(names),
+    )
+
+
 def current_cross_sections(
     connection: Connection, timeframes: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
