@@ -85,6 +85,7 @@ _CODES_OF_NAMES: dict[str, Code] = {
     "strategy": "UNKNOWN_STRATEGY",
     "preset": "UNKNOWN_STRATEGY",
     "strategy or preset": "UNKNOWN_STRATEGY",
+    "cross-section": "UNKNOWN_STRATEGY",
 }
 
 
