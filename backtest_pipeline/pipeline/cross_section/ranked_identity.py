@@ -59,7 +59,7 @@ def tried_params(rule: CrossSection, terms: RankedTerms) -> dict[str, Any]:
     All assets of the store are one set, however many there are by then.
     """
     chosen = {"symbols": sorted(terms.symbols)} if terms.symbols else {}
-    return {**rule.document(), **chosen}
+    return {**rule.differing(), **chosen}
 
 
 def run_config(
@@ -95,7 +95,8 @@ def window_of(config: Mapping[str, Any]) -> Window:
 
 def config_key(config: Mapping[str, Any]) -> str:
     """Hash of the configuration, without what follows from the data."""
-    return hash_of(without_defaults({n: v for n, v in config.items() if n not in _TERMS}))
+    own = {n: v for n, v in config.items() if n not in _TERMS}
+    return hash_of(without_defaults({**own, "params": rule_of_config(config).differing()}))
 
 
 def identity_of(config: Mapping[str, Any], inputs: Mapping[str, DatasetVersion]) -> RunIdentity:
