@@ -9,7 +9,13 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from backtest_pipeline.market.errors import BadSymbols, InvalidInput, UnknownColumn, UnknownName
+from backtest_pipeline.market.errors import (
+    BadSymbols,
+    InvalidInput,
+    NoFeatures,
+    UnknownColumn,
+    UnknownName,
+)
 from backtest_pipeline.pipeline.cross_section.ranked_identity import RankedTerms
 from backtest_pipeline.pipeline.cross_section.ranked_runs import run_ranked
 from backtest_pipeline.pipeline.cross_section.ranked_universe import universe_at
@@ -219,3 +225,9 @@ def test_a_family_is_a_strategy_at_a_timeframe_whatever_the_universe(refreshed: 
         " WHERE is_current AND split = 'cross_section'",
     )
     assert counted == [4]
+
+
+def test_a_timeframe_without_features_says_what_to_refresh(refreshed: Workspace) -> None:
+    with pytest.raises(NoFeatures, match="none have features there; refresh cmc_features") as told:
+        run_ranked(refreshed, MOMENTUM, "9Q", RankedTerms())
+    assert told.value.code == "NO_FEATURES"
