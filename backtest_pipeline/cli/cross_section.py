@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.results import CrossSectionResult
 
 _FIGURES = ("total_return", "sharpe", "max_drawdown", "turnover", "trade_count")
+_RETURNS = ("mean_return", "quantile_spread")
+"""Returns of a few bars, too small for the two digits of other figures."""
 _INFORMATION = ("mean_ic", "icir", "ic_t_value", "ic_hit_rate", "quantile_spread")
 
 app = typer.Typer()
@@ -52,12 +54,19 @@ def run(
 def _show(result: CrossSectionResult) -> None:
     title = f"{result.strategy} on {len(result.symbols)} assets, {result.timeframe}"
     console.print(rows_table(title, [{name: result.metrics[name] for name in _FIGURES}]))
-    figures = [{name: result.information[name] for name in _INFORMATION}]
+    figures = [{name: _shown(name, result.information[name]) for name in _INFORMATION}]
     console.print(rows_table(f"Information, {result.horizon} bars ahead", figures))
-    console.print(rows_table("Quantiles, the lowest scores first", result.quantiles))
+    quantiles = [{n: _shown(n, value) for n, value in row.items()} for row in result.quantiles]
+    console.print(rows_table("Quantiles, the lowest scores first", quantiles))
     told = ", ".join(f"{n} {what.replace('_', ' ')}" for what, n in result.rebalances.items())
     say(f"rebalances: {told}")
     say(f"delisted while held: {result.delisted}, each at {result.delisting_return:.0%}")
     for note in result.notes:
         say(note)
     say(f"run {result.run_id}")
+
+
+def _shown(name: str, value: float | None) -> str | float | None:
+    if value is None or name not in _RETURNS:
+        return value
+    return f"{value:.3%}"
