@@ -17,7 +17,9 @@ from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.vectorbt_engine.portfolio_of_trades import portfolio_of_trades
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs, stored_trades
 from backtest_pipeline.storage.tables.datasets import input_key
+from backtest_pipeline.strategies.cross_section.definition import KIND
 
+_OF_SEVERAL = {PLANNED: "follows plans", KIND: "ranks a universe, so that it holds several assets"}
 _NUMBERS = ("size", "entry_price", "exit_price", "fees", "funding")
 
 
@@ -45,14 +47,16 @@ def vectorbt_portfolio(workspace: Workspace, run_id: UUID) -> Any:
 
     Raises:
         RunNotFound: where it is not stored.
-        InvalidInput: for a run of a plan book, or with leverage: vectorbt holds one asset, and no
-            more than its cash buys.
+        InvalidInput: for a run of a plan book, of a cross-section, or with leverage: vectorbt holds
+            one asset, and no more than its cash buys.
         CannotReplay: where its bars are not stored any more.
         ConfigurationError: where vectorbt is missing or of another version.
     """
     run = run_summary(workspace, run_id)
-    if run.split == PLANNED or run.config["max_leverage"] > 1:
-        what = "follows plans" if run.split == PLANNED else "has max_leverage above 1"
+    what = _OF_SEVERAL.get(run.split)
+    if what is None and run.config["max_leverage"] > 1:
+        what = "has max_leverage above 1"
+    if what is not None:
         raise InvalidInput(
             f"run {run_id} {what}, which a Portfolio of vectorbt cannot show; choose another run, "
             "or see its equity with get_result or in the report"
