@@ -209,7 +209,8 @@ def test_retention_and_a_backup_of_the_files_know_the_run(refreshed: Workspace) 
 def test_a_family_is_a_strategy_at_a_timeframe_whatever_the_universe(refreshed: Workspace) -> None:
     def n_trials(rule: CrossSection, symbols: tuple[str, ...] = ()) -> int:
         run_id, _ = run_ranked(refreshed, rule, "1D", RankedTerms(symbols=symbols))
-        return int(get_run(refreshed, run_id).metrics["n_trials"] or 0)
+        counted = "SELECT n_trials FROM backtest_metrics WHERE run_id = :id"
+        return scalar(refreshed.database, counted, id=run_id)
 
     listed = "UPDATE dim_assets SET is_synthetic = FALSE WHERE symbol = ANY(:symbols)"
     *before, later = universe_at(refreshed, "1D")
