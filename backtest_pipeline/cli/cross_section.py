@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import typer
@@ -54,10 +55,11 @@ def run(
 def _show(result: CrossSectionResult) -> None:
     title = f"{result.strategy} on {len(result.symbols)} assets, {result.timeframe}"
     console.print(rows_table(title, [{name: result.metrics[name] for name in _FIGURES}]))
-    figures = [{name: _shown(name, result.information[name]) for name in _INFORMATION}]
+    figures = [_shown({name: result.information[name] for name in _INFORMATION})]
     console.print(rows_table(f"Information, {result.horizon} bars ahead", figures))
-    quantiles = [{n: _shown(n, value) for n, value in row.items()} for row in result.quantiles]
-    console.print(rows_table("Quantiles, the lowest scores first", quantiles))
+    console.print(
+        rows_table("Quantiles, the lowest scores first", [*map(_shown, result.quantiles)])
+    )
     told = ", ".join(f"{n} {what.replace('_', ' ')}" for what, n in result.rebalances.items())
     say(f"rebalances: {told}")
     say(f"delisted while held: {result.delisted}, each at {result.delisting_return:.0%}")
@@ -66,7 +68,12 @@ def _show(result: CrossSectionResult) -> None:
     say(f"run {result.run_id}")
 
 
-def _shown(name: str, value: float | None) -> str | float | None:
-    if value is None or name not in _RETURNS:
-        return value
-    return f"{value:.3%}"
+def _shown(figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Figures with the returns of a few bars in basis points, and quantiles as whole numbers."""
+    shown: dict[str, float | None] = {}
+    for name, value in figures.items():
+        if name in _RETURNS:
+            shown[f"{name}, bp"] = None if value is None else value * 1e4
+        else:
+            shown[name] = int(value) if name == "quantile" and value else value
+    return shown

@@ -54,7 +54,8 @@ def test_a_cross_section_is_listed_shown_checked_and_run(cli: CommandLine, folde
     assert given["metrics"] == found["metrics"]
     text = cli("cross-section", "run", "--strategy", "strength_py").out
     assert "rebalances: " in text
-    assert re.search(r"^ *5(\.00)? +-?\d+\.\d{3}% ", text, re.MULTILINE)
+    assert "mean_return, bp" in text
+    assert re.search(r"^ *5 +-?[\d,]*[1-9][\d,]*\.\d\d ", text, re.MULTILINE)
     shown = cli.json("runs", "show", found["run_id"])
     assert shown["results"]["cross_section"]["figures"] == found["information"]
 
