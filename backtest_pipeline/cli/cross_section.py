@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import typer
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.results import CrossSectionResult
 
 _FIGURES = ("total_return", "sharpe", "max_drawdown", "turnover", "trade_count")
+_RETURNS = ("mean_return", "quantile_spread")
+"""Returns of a few bars, too small for the two digits of other figures."""
 _INFORMATION = ("mean_ic", "icir", "ic_t_value", "ic_hit_rate", "quantile_spread")
 
 app = typer.Typer()
@@ -52,12 +55,25 @@ def run(
 def _show(result: CrossSectionResult) -> None:
     title = f"{result.strategy} on {len(result.symbols)} assets, {result.timeframe}"
     console.print(rows_table(title, [{name: result.metrics[name] for name in _FIGURES}]))
-    figures = [{name: result.information[name] for name in _INFORMATION}]
+    figures = [_shown({name: result.information[name] for name in _INFORMATION})]
     console.print(rows_table(f"Information, {result.horizon} bars ahead", figures))
-    console.print(rows_table("Quantiles, the lowest scores first", result.quantiles))
+    console.print(
+        rows_table("Quantiles, the lowest scores first", [*map(_shown, result.quantiles)])
+    )
     told = ", ".join(f"{n} {what.replace('_', ' ')}" for what, n in result.rebalances.items())
     say(f"rebalances: {told}")
     say(f"delisted while held: {result.delisted}, each at {result.delisting_return:.0%}")
     for note in result.notes:
         say(note)
     say(f"run {result.run_id}")
+
+
+def _shown(figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Figures with the returns of a few bars in basis points, and quantiles as whole numbers."""
+    shown: dict[str, float | None] = {}
+    for name, value in figures.items():
+        if name in _RETURNS:
+            shown[f"{name}, bp"] = None if value is None else value * 1e4
+        else:
+            shown[name] = int(value) if name == "quantile" and value else value
+    return shown

@@ -10,6 +10,7 @@
     │   ├── BadRange            a date window that is empty, reversed or unreadable
     │   ├── BadSymbols          fewer than two symbols for a portfolio, or one of them twice
     │   ├── NotEnoughBars       a window with fewer bars than a backtest needs
+    │   ├── NoFeatures          assets whose features are not stored yet
     │   ├── EmptyGrid           a parameter grid without a single valid combination
     │   ├── GridTooLarge        a parameter grid above the allowed number of combinations
     │   ├── PlanRefused         a plan, or a sequence of plans, that cannot be followed
@@ -62,6 +63,7 @@ Code = Literal[
     "EMPTY_GRID",
     "GRID_TOO_LARGE",
     "NOT_ENOUGH_BARS",
+    "NO_FEATURES",
     "LOOKS_AHEAD",
     "JOB_NOT_FOUND",
     "RUN_NOT_FOUND",
@@ -85,6 +87,7 @@ _CODES_OF_NAMES: dict[str, Code] = {
     "strategy": "UNKNOWN_STRATEGY",
     "preset": "UNKNOWN_STRATEGY",
     "strategy or preset": "UNKNOWN_STRATEGY",
+    "cross-section": "UNKNOWN_STRATEGY",
 }
 
 
@@ -177,6 +180,12 @@ class NotEnoughBars(InvalidInput):
     """A window with fewer bars than a backtest needs; the message says which bars exist."""
 
     code = "NOT_ENOUGH_BARS"
+
+
+class NoFeatures(InvalidInput):
+    """Assets whose features are not stored at a timeframe; the message says what to refresh."""
+
+    code = "NO_FEATURES"
 
 
 class EmptyGrid(InvalidInput):

@@ -37,6 +37,7 @@ KINDS: Mapping[str, Kind] = {
     "EMPTY_GRID": Kind(422, "Parameter grid is empty"),
     "GRID_TOO_LARGE": Kind(422, "Parameter grid is too large"),
     "NOT_ENOUGH_BARS": Kind(422, "Not enough bars"),
+    "NO_FEATURES": Kind(422, "No features are stored"),
     "LOOKS_AHEAD": Kind(422, "Strategy looks ahead"),
     "UNAUTHORIZED": Kind(401, "Not authenticated"),
     "FORBIDDEN": Kind(403, "Not allowed"),
@@ -68,7 +69,7 @@ COMPUTING = (
     *SENT,
     *("BAD_RANGE", "BAD_SYMBOL", "BAD_SYMBOLS", "UNKNOWN_STRATEGY"),
     *("EMPTY_GRID", "GRID_TOO_LARGE", "NOT_ENOUGH_BARS", "DATA_SOURCE_ERROR"),
-    *("LOOKS_AHEAD", "RUN_TIMEOUT"),
+    *("NO_FEATURES", "LOOKS_AHEAD", "RUN_TIMEOUT"),
 )
 
 

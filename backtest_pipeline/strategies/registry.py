@@ -125,6 +125,7 @@ def cross_section_of(name: str) -> CrossSection:
 
     Raises:
         UnknownName: where there is none.
+        InvalidInput: for a strategy on single assets.
         StrategyRefused: where its file, or the folder of the user's own, cannot be read.
     """
     found = catalogue()
@@ -133,6 +134,30 @@ def cross_section_of(name: str) -> CrossSection:
     for refused in (name, FOLDER):
         if refused in found.refused:
             raise StrategyRefused(f"{refused} cannot be used: {found.refused[refused]}")
-    if name in found.known:
-        raise UnknownName("cross-section", f"{name}, a strategy on single assets,", ())
+    if (full := SHORT_NAMES.get(name, name)) in found.known:
+        raise InvalidInput(f"{full} is a strategy on single assets; use `run`")
     raise UnknownName("cross-section", name, found.cross_sections)
+
+
+def require_folder() -> None:
+    """Raise StrategyRefused where the folder of the user's own strategies cannot be read."""
+    if (why := catalogue().refused.get(FOLDER)) is not None:
+        raise StrategyRefused(f"{FOLDER} cannot be used: {why}")
+
+
+def require_own_name(rule: CrossSection) -> None:
+    """Raise StrategyRefused where another strategy has the name of a cross-section.
+
+    The runs of one name replace each other, so that two of a name would displace each other. The
+    same rules, from a file and given, are one.
+    """
+    found, full = catalogue(), SHORT_NAMES.get(rule.name, rule.name)
+    other = found.cross_sections.get(rule.name)
+    if other is not None and other.rule.version == rule.version:
+        return
+    origin = found.known[full].origin if full in found.known else other and other.origin
+    if origin is not None:
+        raise StrategyRefused(
+            f"the rules are named {rule.name}, and so is another strategy: {origin}; give the "
+            "rules another name, or run that strategy by its name"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ def test_a_cross_section_is_listed_shown_checked_and_run(cli: CommandLine, folde
     assert given["metrics"] == found["metrics"]
     text = cli("cross-section", "run", "--strategy", "strength_py").out
     assert "rebalances: " in text
+    assert "mean_return, bp" in text
+    assert re.search(r"^ *5 +-?[\d,]*[1-9][\d,]*\.\d\d ", text, re.MULTILINE)
     shown = cli.json("runs", "show", found["run_id"])
     assert shown["results"]["cross_section"]["figures"] == found["information"]
 
@@ -75,4 +78,4 @@ def test_what_is_wrong_is_said_at_its_place(cli: CommandLine, folder: Path) -> N
     assert "weigths" in answer.message
     assert "either strategy" in cli("cross-section", "run").message
     answer = cli("cross-section", "run", "--strategy", "rsi_mean_revert")
-    assert "a strategy on single assets" in answer.message
+    assert "rsi_mean_revert is a strategy on single assets; use `run`" in answer.message

@@ -22,7 +22,7 @@ def test_a_sound_set_up_leaves_with_0(cli: CommandLine) -> None:
     lines = answer.out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
         *("ok   variables", "ok   settings", "ok   service settings"),
-        "ok   language model settings",
+        *("ok   language model settings", "ok   notice settings"),
         *("ok   database", "ok   server version", "ok   schema"),
         *("ok   dagster storage", "ok   dagster runs"),
         *("ok   artifacts", "ok   artifact root", "ok   disk space"),

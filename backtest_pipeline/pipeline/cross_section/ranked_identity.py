@@ -27,6 +27,8 @@ from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.tables.datasets import DatasetVersion
 from backtest_pipeline.strategies.cross_section.definition import KIND, CrossSection
 
+UNIVERSE = "universe"
+"""`symbol` of its trials: one family at a timeframe, whichever assets there are or are chosen."""
 _TERMS = {"symbol"}
 """What follows from the data: the assets that there are."""
 
@@ -49,6 +51,15 @@ class RankedTerms:
 def strategy_name(rule: CrossSection) -> str:
     """What stands in place of a strategy's name in runs and trials of a cross-section."""
     return f"{KIND}:{rule.name}"
+
+
+def tried_params(rule: CrossSection, terms: RankedTerms) -> dict[str, Any]:
+    """`params` of its trial: a universe that was chosen is one more set that was tried.
+
+    All assets of the store are one set, however many there are by then.
+    """
+    chosen = {"symbols": sorted(terms.symbols)} if terms.symbols else {}
+    return {**rule.differing(), **chosen}
 
 
 def run_config(
@@ -84,7 +95,8 @@ def window_of(config: Mapping[str, Any]) -> Window:
 
 def config_key(config: Mapping[str, Any]) -> str:
     """Hash of the configuration, without what follows from the data."""
-    return hash_of(without_defaults({n: v for n, v in config.items() if n not in _TERMS}))
+    own = {n: v for n, v in config.items() if n not in _TERMS}
+    return hash_of(without_defaults({**own, "params": rule_of_config(config).differing()}))
 
 
 def identity_of(config: Mapping[str, Any], inputs: Mapping[str, DatasetVersion]) -> RunIdentity:

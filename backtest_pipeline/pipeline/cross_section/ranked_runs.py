@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -15,10 +16,12 @@ from backtest_pipeline.pipeline.cross_section.ranked_account import (
     ranked_account,
 )
 from backtest_pipeline.pipeline.cross_section.ranked_identity import (
+    UNIVERSE,
     RankedTerms,
     identity_of,
     run_config,
     strategy_name,
+    tried_params,
 )
 from backtest_pipeline.pipeline.cross_section.ranked_universe import load_universe, universe_at
 from backtest_pipeline.pipeline.ranking.deflation import (
@@ -103,17 +106,17 @@ def _publish(
     workspace: Workspace, published: Publication, identity: RunIdentity, config: Mapping[str, Any]
 ) -> None:
     """Files first, then rows in one transaction."""
-    tf, label = config["timeframe"], config["symbol"]
+    tf = config["timeframe"]
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         copy.lock_cells(cursor, KIND, tf, [0])
         require_features(cursor, identity.dataset_versions)
         keep_files(workspace.artifacts, published)
         record_trials(cursor, published.trials)
-        found = families_on(cursor, tf, [label], published.trials["trial_id"].to_pylist())
+        found = families_on(cursor, tf, [UNIVERSE], published.trials["trial_id"].to_pylist())
         metrics = with_deflated(published.metrics, published.runs, published.trials, found)
         retire_cross_section(cursor, published.runs)
         publish_runs(cursor, published.runs, published.trades, metrics, published.blocks)
-        deflate_current_runs(cursor, tf, [label], found, published.runs["run_id"].to_pylist())
+        deflate_current_runs(cursor, tf, [UNIVERSE], found, published.runs["run_id"].to_pylist())
 
 
 def _publication(
@@ -132,10 +135,10 @@ def _publication(
     uri = f"runs/{batch.panel.timeframe.name}/{hash_of(run_ids)}"
     of_bars = combined(*(f"{asset} {v.version}" for asset, v in sorted(inputs.items())))
     trials = trials_of(
-        batch,
-        [config["params"]],
+        replace(batch, panel=replace(batch.panel, assets=(UNIVERSE,))),
+        [tried_params(rule, terms)],
         strategy=strategy_name(rule),
-        dataset_versions={label: of_bars},
+        dataset_versions={UNIVERSE: of_bars},
         terms=of_runs,
         source=source,
     )

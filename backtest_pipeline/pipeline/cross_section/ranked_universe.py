@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from backtest_pipeline.market.cross_section import is_rank
-from backtest_pipeline.market.errors import BacktestError, BadSymbols, UnknownColumn
+from backtest_pipeline.market.errors import BadSymbols, NoFeatures, UnknownColumn
 from backtest_pipeline.market.features import is_given_by_bars
 from backtest_pipeline.market.panel import OHLCV
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
@@ -26,7 +26,7 @@ def universe_at(workspace: Workspace, tf: str, symbols: Sequence[str] = ()) -> l
     Raises:
         UnknownName: for a symbol that the store does not have.
         BadSymbols: for a symbol that is given twice.
-        BacktestError: where fewer than two have features.
+        NoFeatures: where fewer than two have features.
     """
     with workspace.database.begin() as connection:
         known = [p.asset for p in all_partitions(connection, "features") if p.timeframe == tf]
@@ -39,9 +39,9 @@ def universe_at(workspace: Workspace, tf: str, symbols: Sequence[str] = ()) -> l
         return sorted(symbols)
     found = sorted(set(known) - set(synthetic)) or sorted(known)
     if len(found) < 2:
-        raise BacktestError(
-            f"a cross-section at {tf} ranks at least two assets, and {len(found)} have features "
-            "there; refresh cmc_features first"
+        raise NoFeatures(
+            f"a cross-section at {tf} ranks at least two assets, and {len(found) or 'none'} "
+            f"{'has' if len(found) == 1 else 'have'} features there; refresh cmc_features first"
         )
     return found
 
@@ -70,12 +70,12 @@ def load_universe(
     """The stored features of a universe, as far as a strategy reads them; sorted by symbol.
 
     Raises:
-        BacktestError: for a symbol without features.
+        NoFeatures: for a symbol without features.
     """
     batch = load_batch(workspace, "features", tf, sorted(symbols), columns_read(rule))
     lacking = [symbol for symbol in batch.panel.assets if symbol not in batch.inputs]
     if lacking:
-        raise BacktestError(
+        raise NoFeatures(
             f"{', '.join(lacking)}: no features are stored at {tf}; refresh cmc_features first"
         )
     return batch

@@ -4,7 +4,7 @@ A family is all sets of parameters and settings of one strategy that were tried 
 timeframe: the runs that a reader might have picked instead. A run on a window of the user's own
 might also have been on any other window that was shown. Runs on other assets are separate families;
 whoever picks the best of many assets also chooses among families, and no figure of a single run can
-tell how many.
+tell how many. A strategy that ranks a universe has one family at a timeframe, whatever its assets.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def with_deflated(
         of_runs: the families, which include these trials.
     """
     measured = {name: trials[name] for name in ("sharpe", "n_obs", "skew", "kurtosis")}
-    owners = {"run_id": runs["run_id"], "symbol": runs["symbol"], "family": runs["strategy"]}
+    owners = {"run_id": runs["run_id"], "symbol": trials["symbol"], "family": runs["strategy"]}
     ends = zip(trials["window_start"].to_pylist(), trials["window_end"].to_pylist(), strict=True)
     owners["in_window"] = pa.array([window != (None, None) for window in ends])
     numbers = deflated(pa.table({**owners, **measured}), of_runs)

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import accumulate, pairwise
 from pathlib import Path
-from statistics import NormalDist
+from statistics import NormalDist, stdev
 from typing import Any
 
 import pyarrow as pa
@@ -44,6 +44,8 @@ OF_PLANS = ("symbol", "trigger_id", "category", "exit_trigger_id", "is_part")
 """Further columns of trades under plans, which enter the fingerprint too."""
 OF_RANKS = ("symbol", "is_part")
 """Those of a run that ranks a universe."""
+OF_UNIVERSE = ("daily_ic.parquet", "daily_signals.parquet", "daily_weights.parquet")
+"""Tables of a run that ranks a universe; `results` has their hashes, and what follows from them."""
 METRICS_VERSION = 2
 """The version of the formulas below."""
 LEDGER = ("dsr", "dsr_effective", "n_trials", "n_trials_effective")
@@ -375,11 +377,94 @@ def _wrong_figures(files: dict[str, bytes]) -> Iterator[str]:
         yield from _differences(where, own, metrics)
     if FOLDS in files:
         yield from _wrong_summary(run["walk_forward"], json.loads(files[FOLDS]), metrics["psr"])
+    if "cross_section" in run["results"]:
+        yield from _wrong_ranking(run["results"]["cross_section"], files)
     by_month = [f"{month:%Y-%m}" for month in months["month"].to_pylist()]
     returns = dict(zip(by_month, months["return"].to_pylist(), strict=True))
     yield from _differences(MONTHS, returns, _monthly(equity))
     drawdowns = {f"drawdown {i}": v for i, v in enumerate(equity["drawdown"].to_pylist())}
     yield from _differences(EQUITY, drawdowns, _drawdowns(equity))
+
+
+def _wrong_ranking(given: dict[str, Any], files: dict[str, bytes]) -> Iterator[str]:
+    """What a run that ranks a universe says of its scores that its daily tables do not give."""
+    where = f"{RUN}, results.cross_section"
+    for name in OF_UNIVERSE:
+        found, listed = _hash_of_table(_table(files[name])), given["files"][name.split(".")[0]]
+        if found != listed:
+            yield f"{name} has values with hash {found}, but {where} has {listed}"
+    table = _table(files[OF_UNIVERSE[0]])
+    daily = {name: table[name].to_pylist() for name in table.column_names}
+    ic = _known(daily["ic"])
+    n = len(given["quantiles"])
+    ends = zip(daily[f"quantile_return_{n}"], daily["quantile_return_1"], strict=True)
+    expected = {
+        "mean_ic": _mean(ic) if ic else None,
+        "icir": _mean_over_deviation(ic),
+        "ic_t_value": _newey_west(daily["ic"], given["horizon"] - 1),
+        "ic_hit_rate": sum(value > 0 for value in ic) / len(ic) if ic else None,
+        "icir_pearson": _mean_over_deviation(_known(daily["ic_pearson"])),
+        "quantile_spread": _mean_of([None if None in pair else pair[0] - pair[1] for pair in ends]),
+        "mean_ic_pearson": _mean_of(daily["ic_pearson"]),
+        **{name: _mean_of(daily[name]) for name in ("factor_return", "rank_autocorrelation")},
+    }
+    figures, by = dict(given["figures"]), OF_UNIVERSE[0]
+    counts = {"dates_with_ic": given["dates_with_ic"]}
+    yield from _differences(where, figures | counts, expected | {"dates_with_ic": len(ic)}, by)
+    for row in given["quantiles"]:
+        q = int(row["quantile"])
+        means = {
+            "mean_return": _mean_of(daily[f"quantile_return_{q}"]),
+            "turnover": _mean_of(daily[f"quantile_turnover_{q}"]),
+        }
+        own = {name: row[name] for name in means}
+        yield from _differences(f"{where}, quantile {q}", own, means, by)
+
+
+def _hash_of_table(table: Any) -> str:
+    """Hash of names and values: numbers as little-endian, NULL and NaN as one NaN."""
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        column = table[name]
+        digest.update(f"{name}\0{len(column)}\0".encode())
+        if pa.types.is_dictionary(column.type) or pa.types.is_string(column.type):
+            digest.update("\0".join(column.cast(pa.string()).to_pylist()).encode())
+        elif pa.types.is_floating(column.type):
+            values = [math.nan if v is None or v != v else v for v in column.to_pylist()]
+            digest.update(struct.pack(f"<{len(values)}d", *values))
+        else:
+            values = column.cast(pa.int64()).to_pylist()
+            digest.update(struct.pack(f"<{len(values)}q", *values))
+    return digest.hexdigest()
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None and not math.isnan(value)]
+
+
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    known = _known(values)
+    return _mean(known) if known else None
+
+
+def _mean_over_deviation(known: Sequence[float]) -> float | None:
+    if len(known) < 2 or min(known) == max(known):
+        return None
+    return _mean(known) / stdev(known)
+
+
+def _newey_west(values: Sequence[float | None], lags: int) -> float | None:
+    """The t value of a mean, with Bartlett weights."""
+    known = _known(values)
+    if len(known) < 2 or min(known) == max(known):
+        return None
+    mean = _mean(known)
+    off = [0.0 if value is None or math.isnan(value) else value - mean for value in values]
+    variance = math.fsum(value * value for value in off)
+    for lag in range(1, min(lags, len(off) - 1) + 1):
+        pairs = math.fsum(a * b for a, b in zip(off[lag:], off[:-lag], strict=True))
+        variance += 2.0 * (1.0 - lag / (lags + 1.0)) * pairs
+    return mean / math.sqrt(variance) * len(known) if variance > 0 else None
 
 
 def _wrong_summary(
@@ -482,7 +567,9 @@ def verdict(files: dict[str, bytes]) -> str:
         metrics = f"{len(metrics_of(files))} metrics recomputed"
     else:
         metrics = f"metrics NOT recomputed: they are of version {version}, not {METRICS_VERSION}"
-    of_others = " and ".join(name for name in (FOLDS, "robustness.json") if name in files)
+    of_others = " and ".join(
+        name for name in (FOLDS, "robustness.json", *OF_UNIVERSE) if name in files
+    )
     as_of = manifest["ledger_as_of"]
     return (
         f"{'OK' if is_proven(files) else 'NOT PROVEN'}: {manifest['name']}, run "

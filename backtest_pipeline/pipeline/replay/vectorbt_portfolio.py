@@ -19,6 +19,7 @@ from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs, st
 from backtest_pipeline.storage.tables.datasets import input_key
 from backtest_pipeline.strategies.cross_section.definition import KIND
 
+_OF_SEVERAL = {PLANNED: "follows plans", KIND: "ranks a universe, so that it holds several assets"}
 _NUMBERS = ("size", "entry_price", "exit_price", "fees", "funding")
 
 

@@ -17,9 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from backtest_pipeline.market.errors import (
     ArtifactError,
-    BacktestError,
     BadSymbols,
     InvalidInput,
+    NoFeatures,
     UnknownName,
 )
 from backtest_pipeline.market.panel import Panel
@@ -328,7 +328,7 @@ def fresh_features(
     batch = load_batch(workspace, "features", name, symbols, SNAPSHOT_COLUMNS)
     for symbol in symbols:
         if symbol not in batch.inputs:
-            raise BacktestError(
+            raise NoFeatures(
                 f"{Partition(symbol, name)}: no features are stored; refresh cmc_features first"
             )
     return with_fresh_columns(workspace, batch, own, rebuild=rebuild)

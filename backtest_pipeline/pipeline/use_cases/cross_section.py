@@ -24,7 +24,11 @@ from backtest_pipeline.strategies.cross_section.cross_section_file import cross_
 from backtest_pipeline.strategies.cross_section.definition import CrossSection
 from backtest_pipeline.strategies.known_strategies import catalogue, look_again
 from backtest_pipeline.strategies.own.loading import GIVEN
-from backtest_pipeline.strategies.registry import cross_section_of
+from backtest_pipeline.strategies.registry import (
+    cross_section_of,
+    require_folder,
+    require_own_name,
+)
 
 
 def rule_of_spec(spec: CrossSectionSpec) -> CrossSection:
@@ -32,15 +36,18 @@ def rule_of_spec(spec: CrossSectionSpec) -> CrossSection:
 
     Raises:
         InvalidInput: unless exactly one of them is given.
-        UnknownName, StrategyRefused: for a name that is unknown, or a file that cannot be read.
+        UnknownName, StrategyRefused: for a name that is unknown, a file that cannot be read, or
+            rules with the name of another strategy.
         RuleError: for rules that cannot be read, with their place.
     """
     if (spec.strategy is None) == (spec.rules is None):
         raise InvalidInput("a cross-section needs either strategy, its name, or rules, its TOML")
-    if spec.rules is not None:
-        return cross_section_from_toml(spec.rules.encode(errors="surrogatepass"), GIVEN)
     look_again()
-    return cross_section_of(spec.strategy or "")
+    if spec.rules is None:
+        return cross_section_of(spec.strategy or "")
+    rule = cross_section_from_toml(spec.rules.encode(errors="surrogatepass"), GIVEN)
+    require_own_name(rule)
+    return rule
 
 
 def run_cross_section(
@@ -91,7 +98,8 @@ def refresh_at(
 ) -> RefreshedCrossSections:
     """Run all cross-sections of the folder of strategies at a timeframe, on all its assets.
 
-    Those that can be run are stored, also where others fail.
+    Those that can be run are stored, also where others fail. What refreshes ran before and this one
+    does not, such as that of a file that is gone, is not current afterwards.
 
     Args:
         workspace: the open store.
@@ -101,10 +109,12 @@ def refresh_at(
             rank their assets, and are left out.
 
     Raises:
-        UnknownName, StrategyRefused: for a name that there is not, or a file that cannot be read.
+        UnknownName, StrategyRefused: for a name that there is not, or a file or folder that cannot
+            be read.
         PartitionError: where any of them failed, with each reason.
     """
     look_again()
+    require_folder()
     known = catalogue().cross_sections
     chosen = [cross_section_of(name) for name in names or sorted(known)]
     terms = RankedTerms(

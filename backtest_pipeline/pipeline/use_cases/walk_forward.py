@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from backtest_pipeline.market.errors import BacktestError, UnknownName
+from backtest_pipeline.market.errors import NoFeatures, UnknownName
 from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.partitions import Partition
@@ -269,7 +269,7 @@ def prepare_walk_forward(
         refresh_to_trade(workspace, source, [asset], partition.timeframe, rebuild=rebuild)
     batch = load_batch(workspace, "features", partition.timeframe, [asset], SNAPSHOT_COLUMNS)
     if asset not in batch.inputs:
-        raise BacktestError(f"{partition}: no features are stored; refresh cmc_features first")
+        raise NoFeatures(f"{partition}: no features are stored; refresh cmc_features first")
     tasks, left_out = tasks_of(batch.panel, asset, schedule, rows_in(batch.panel, terms.window))
     if terms.funding:
         terms.funding.require_cover(batch.panel)

@@ -56,6 +56,8 @@ def note_refreshed(
 ) -> None:
     """Note which runs the asset came to at a timeframe, whoever computed them first.
 
+    Those that it came to before and comes to no more are not current afterwards.
+
     Args:
         connection: connection of the transaction.
         tf: name of the timeframe.
@@ -63,18 +65,31 @@ def note_refreshed(
         known: names of all cross-sections that there are; the runs of others are the asset's no
             more.
     """
+    replaced = [{"tf": tf, "name": name, "run_id": run_id} for name, run_id in run_ids.items()]
     connection.execute(
-        text("DELETE FROM refreshed_cross_sections WHERE tf = :tf AND signal_name <> ALL(:known)"),
+        text(
+            "WITH gone AS (DELETE FROM refreshed_cross_sections"
+            " WHERE tf = :tf AND signal_name <> ALL(:known) RETURNING run_id)"
+            " UPDATE backtest_runs r SET is_current = FALSE FROM gone WHERE r.run_id = gone.run_id"
+        ),
         {"tf": tf, "known": sorted(known)},
     )
-    if run_ids:
+    if replaced:
+        connection.execute(
+            text(
+                "UPDATE backtest_runs r SET is_current = FALSE FROM refreshed_cross_sections f"
+                " WHERE r.run_id = f.run_id AND f.tf = :tf AND f.signal_name = :name"
+                " AND f.run_id <> :run_id"
+            ),
+            replaced,
+        )
         connection.execute(
             text(
                 "INSERT INTO refreshed_cross_sections (tf, signal_name, run_id)"
                 " VALUES (:tf, :name, :run_id)"
                 " ON CONFLICT (tf, signal_name) DO UPDATE SET run_id = EXCLUDED.run_id"
             ),
-            [{"tf": tf, "name": name, "run_id": run_id} for name, run_id in run_ids.items()],
+            replaced,
         )
 
 

@@ -129,6 +129,7 @@ def read_runs_to_deflate(
 ) -> pa.Table:
     """The current runs at a timeframe on these assets, with the moments of their trials.
 
+    A run that ranks a universe is found by the symbol of its trial, which is that of its family.
     Those whose ids are in `but` are left out.
 
     Columns: run_id and trial_id as text, symbol, family, in_window (a plain run that is not on
@@ -140,7 +141,8 @@ def read_runs_to_deflate(
         " t.family = t.strategy AND (t.window_start IS NOT NULL OR t.window_end IS NOT NULL)"
         " AS in_window, t.sharpe, t.n_obs, t.skew, t.kurtosis"
         " FROM visible_runs r JOIN trials t USING (trial_id)"
-        " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[])"
+        " WHERE r.is_current AND r.tf = $1 AND t.symbol = ANY($2::text[])"
+        " AND (r.symbol = ANY($2::text[]) OR r.split = 'cross_section')"
         " AND r.run_id <> ALL($3::text[]::uuid[]) ORDER BY r.run_id",
         tf,
         list(symbols),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +15,6 @@ from backtest_pipeline.strategies.rules.expressions import (
     condition_expression,
     number_expression,
 )
-from backtest_pipeline.strategies.rules.syntax import tree_of
 from backtest_pipeline.trading.bounds import require_number, require_whole
 
 KIND = "cross_section"
@@ -27,6 +24,7 @@ WEIGHTINGS = (EQUAL, BY_SCORE, INVERSE_VOLATILITY)
 LONG, LONG_SHORT = "long", "long_short"
 SIDES = (LONG, LONG_SHORT)
 CALENDARS = ("weekly", "monthly")
+_VOLATILITY = "vol_log_roll_20"
 _MOST_BARS = 10_000
 _DIGEST_BYTES = 8
 
@@ -46,7 +44,7 @@ class CrossSection:
         side: `long`, or `long_short` with half of the equity on each side.
         weights: `equal`, `score` (in proportion to the distance from the mean score of the
             universe), or `inverse_volatility`.
-        volatility: expression that `inverse_volatility` divides by.
+        volatility: expression that `inverse_volatility` divides by, `vol_log_roll_20` where empty.
         universe: condition that an asset has to meet at the instant of a rebalance, such as
             `mean(close * volume, 20) > 1e6`; empty for none.
         min_history: bars that an asset must have had by then, that bar included.
@@ -72,7 +70,7 @@ class CrossSection:
     quantiles: int = 5
     side: str = LONG
     weights: str = EQUAL
-    volatility: str = "vol_log_roll_20"
+    volatility: str = ""
     universe: str = ""
     min_history: int = 1
     horizon: int = 1
@@ -95,10 +93,16 @@ class CrossSection:
             require_whole(name, getattr(self, name), least=1)
             if getattr(self, name) > _MOST_BARS:
                 raise InvalidInput(f"{name} must be at most {_MOST_BARS:,} bars")
-        require_number("delisting_loss", self.delisting_loss, least=0)
+        require_number("delisting_loss", self.delisting_loss, least=0, most=1)
         require_number("tolerance", self.tolerance, least=0, below=1)
-        if not self.delisting_loss <= 1 or math.isnan(self.delisting_loss):
-            raise InvalidInput(f"delisting_loss must be at most 1, not {self.delisting_loss!r}")
+        for name in ("delisting_loss", "tolerance"):
+            # One number has one text in the hash: 0, 0.0 and -0.0 are the same.
+            object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
+        if self.volatility and self.weights != INVERSE_VOLATILITY:
+            raise InvalidInput(
+                f"volatility is read only where weights is {INVERSE_VOLATILITY!r}, and it is "
+                f"{self.weights!r}; leave volatility out, or change weights"
+            )
         _ = self.reads
 
     @cached_property
@@ -110,7 +114,7 @@ class CrossSection:
         """What `inverse_volatility` divides by; None for other weights."""
         if self.weights != INVERSE_VOLATILITY:
             return None
-        return number_expression(self.volatility, f"{self.name}: volatility")
+        return number_expression(self.volatility or _VOLATILITY, f"{self.name}: volatility")
 
     @cached_property
     def universe_expression(self) -> ConditionExpression | None:
@@ -129,11 +133,20 @@ class CrossSection:
         said = asdict(self)
         del said["description"], said["name"]
         said["score"] = self.score_expression.spelling
-        part = self.volatility_expression
-        said["volatility"] = None if part is None else part.spelling
-        if self.universe:
-            said["universe"] = ast.unparse(tree_of(self.universe, f"{self.name}: universe"))
+        said["volatility"] = self.volatility_expression and self.volatility_expression.spelling
+        if self.universe_expression is not None:
+            said["universe"] = self.universe_expression.spelling
         return {name: value for name, value in said.items() if value is not None}
+
+    def differing(self) -> dict[str, Any]:
+        """Of `document`, what is not at its default: a field to come then changes no hash.
+
+        Examples:
+            >>> CrossSection("strength", "rsi_14", count=5, tolerance=0).differing()
+            {'score': 'rsi_14', 'count': 5}
+        """
+        usual = {field.name: field.default for field in fields(self)} | {"volatility": _VOLATILITY}
+        return {name: v for name, v in self.document().items() if v != usual[name]}
 
     @staticmethod
     def of_document(name: str, document: dict[str, Any]) -> CrossSection:
@@ -143,7 +156,7 @@ class CrossSection:
     @property
     def version(self) -> str:
         """Hash of all that changes what it computes, 16 hex digits."""
-        text = json.dumps([self.name, self.document()], sort_keys=True)
+        text = json.dumps([self.name, self.differing()], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 

@@ -89,10 +89,7 @@ class NumberExpression:
             >>> NumberExpression("2*atr_14/close", "stop_loss").spelling
             '(2 * atr_14) / close'
         """
-        try:
-            return self._settled.written(self._wanted[0])
-        except InvalidInput:  # it is too long with all its brackets
-            return ast.unparse(tree_of(self._text, self._where))
+        return _in_one_spelling(self._settled, self._wanted[0], self._text, self._where)
 
     @cached_property
     def constant(self) -> float | None:
@@ -128,6 +125,13 @@ class NumberExpression:
         except InvalidInput as error:
             raise InvalidInput(f"{self._where}: {error}") from error
         return self._settled.computed(known, [self._wanted])[0]
+
+
+def _in_one_spelling(settled: Settled, step: int, text: str, where: str) -> str:
+    try:
+        return settled.written(step)
+    except InvalidInput:  # it is too long with all its brackets
+        return ast.unparse(tree_of(text, where))
 
 
 @lru_cache(maxsize=1024)
@@ -193,8 +197,18 @@ class ConditionExpression:
             )
         self.digest = program.digests()[step]
         """Hash of what it computes, whatever its spacing and brackets."""
-        self._settled = Settled(program, {})
+        self._settled, self._text, self._where = Settled(program, {}), text, where
         self._wanted = [(step, TRUE), (step, FALSE)]
+
+    @cached_property
+    def spelling(self) -> str:
+        """Its text in one spelling, however the text was spaced and bracketed.
+
+        Examples:
+            >>> ConditionExpression("(volume>1.0)", "universe").spelling
+            '1 < volume'
+        """
+        return _in_one_spelling(self._settled, self._wanted[0][0], self._text, self._where)
 
     @property
     def reads(self) -> tuple[str, ...]:

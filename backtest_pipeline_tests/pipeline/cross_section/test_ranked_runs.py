@@ -9,9 +9,16 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from backtest_pipeline.market.errors import BadSymbols, InvalidInput, UnknownColumn, UnknownName
+from backtest_pipeline.market.errors import (
+    BadSymbols,
+    InvalidInput,
+    NoFeatures,
+    UnknownColumn,
+    UnknownName,
+)
 from backtest_pipeline.pipeline.cross_section.ranked_identity import RankedTerms
 from backtest_pipeline.pipeline.cross_section.ranked_runs import run_ranked
+from backtest_pipeline.pipeline.cross_section.ranked_universe import universe_at
 from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard
 from backtest_pipeline.pipeline.replay.bundle_verifier import problems_of
 from backtest_pipeline.pipeline.replay.export import bundle_files
@@ -199,3 +206,31 @@ def test_retention_and_a_backup_of_the_files_know_the_run(refreshed: Workspace) 
     delete_runs(refreshed, [run_id])
     assert scalar(refreshed, RUNS) == 0
     assert refreshed.artifacts.gone([uri]) == {uri}
+
+
+def test_a_family_is_a_strategy_at_a_timeframe_whatever_the_universe(refreshed: Workspace) -> None:
+    def n_trials(rule: CrossSection, symbols: tuple[str, ...] = ()) -> int:
+        run_id, _ = run_ranked(refreshed, rule, "1D", RankedTerms(symbols=symbols))
+        counted = "SELECT n_trials FROM backtest_metrics WHERE run_id = :id"
+        return scalar(refreshed.database, counted, id=run_id)
+
+    listed = "UPDATE dim_assets SET is_synthetic = FALSE WHERE symbol = ANY(:symbols)"
+    *before, later = universe_at(refreshed, "1D")
+    execute_sql(refreshed, listed, symbols=before)
+    assert [n_trials(replace(MOMENTUM, count=n)) for n in (1, 2, 3)] == [1, 2, 3]
+    execute_sql(refreshed, listed, symbols=[later])
+    assert n_trials(MOMENTUM) == 3
+    assert n_trials(MOMENTUM, (before[0], later)) == 4
+    assert n_trials(MOMENTUM, (later, before[0])) == 4
+    counted = column(
+        refreshed.database,
+        "SELECT DISTINCT n_trials FROM backtest_metrics JOIN backtest_runs USING (run_id)"
+        " WHERE is_current AND split = 'cross_section'",
+    )
+    assert counted == [4]
+
+
+def test_a_timeframe_without_features_says_what_to_refresh(refreshed: Workspace) -> None:
+    with pytest.raises(NoFeatures, match="none have features there; refresh cmc_features") as told:
+        run_ranked(refreshed, MOMENTUM, "9Q", RankedTerms())
+    assert told.value.code == "NO_FEATURES"

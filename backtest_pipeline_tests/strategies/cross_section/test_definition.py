@@ -24,7 +24,9 @@ MOMENTUM = CrossSection("momentum", score="close/shift(close, 20) - 1", count=20
         ("quantiles", 1, "quantiles"),
         ("min_history", 10_001, "at most 10,000"),
         ("delisting_loss", 1.5, "at most 1"),
+        ("delisting_loss", float("nan"), "delisting_loss"),
         ("tolerance", 1.0, "tolerance"),
+        ("volatility", "nonsense(", "volatility is read only where weights is"),
     ],
 )
 def test_a_field_out_of_bounds_is_named(field: str, value: Any, message: str) -> None:
@@ -57,6 +59,31 @@ def test_spelling_changes_no_version_and_each_field_does() -> None:
     }  # fmt: skip
     versions = {replace(MOMENTUM, **{name: value}).version for name, value in other.items()}
     assert len(versions | {MOMENTUM.version}) == len(other) + 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"tolerance": 0}, {"tolerance": -0.0}),
+        ({"delisting_loss": 1}, {"delisting_loss": 1.0}),
+        ({"delisting_loss": -0.0}, {}),
+        ({"universe": "close > 1"}, {"universe": "(close>1.0)"}),
+        (
+            {"weights": "inverse_volatility"},
+            {"weights": "inverse_volatility", "volatility": "(vol_log_roll_20)"},
+        ),
+    ],
+)
+def test_one_strategy_has_one_version_however_it_is_spelled(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    found = replace(MOMENTUM, **one), replace(MOMENTUM, **other)
+    assert found[0].version == found[1].version
+    assert found[0].document() == found[1].document()
+
+
+def test_what_is_at_its_default_changes_no_hash() -> None:
+    assert MOMENTUM.differing() == {"score": "(close / shift(close, 20)) - 1", "count": 20}
 
 
 def test_a_document_gives_the_strategy_again() -> None:

@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
+from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
 
 from backtest_pipeline.market.errors import RunNotFound
-from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
 from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.results import CrossSectionResult, PortfolioResult
 from backtest_pipeline.pipeline.runs.query import get_run
