@@ -90,6 +90,10 @@ def test_what_trades_otherwise_has_another_id(change: dict[str, Any]) -> None:
         ({"max_trades_per_day": 2.5}, "max_trades_per_day: must be a whole number"),
         ({"sizing": {"mode": "fixed", "fraction": -1.0}}, "sizing: fraction must be above 0"),
         ({"sizing": {"mode": "expression", "fraction": "rsi"}}, "sizing: fraction, line 1"),
+        (
+            {"sizing": {"mode": "expression", "fraction": "mine / 2"}},
+            "sizing: fraction, .*a column of your own is read through a strategy that declares it",
+        ),
         ({"sizing": {"mode": "all"}}, "sizing: must have 'mode' 'fixed', "),
         ({"plan_id": "p_1"}, "the id 'p_1' is not that of this plan"),
         ({"comment": "buy"}, "comment: is no field here"),
