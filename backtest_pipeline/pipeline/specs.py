@@ -414,5 +414,4 @@ _TAGS = {
     "optimize",
     "portfolio",
     "refresh",
-    *_SIZINGS,
 }  # of unions in a `loc`

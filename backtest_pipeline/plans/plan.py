@@ -246,4 +246,4 @@ def plan_from(given: Mapping[str, Any] | str | bytes) -> Plan:
     try:
         return Plan.model_validate_json(text)
     except ValidationError as error:
-        raise PlanRefused(f"the plan is refused: {problems_of(error)}") from error
+        raise PlanRefused(f"the plan is refused: {problems_of(error, Plan)}") from error
