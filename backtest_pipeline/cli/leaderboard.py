@@ -75,14 +75,7 @@ def register_gates(
 
 
 def _say_agreement(found: EngineAgreement) -> None:
-    checked = found.agrees + found.differs
-    if not checked:
-        say("vectorbt has followed no run yet; job second_opinion lets it, every night")
-        return
-    say(
-        f"vectorbt has followed {checked:,} of {found.runs:,} current runs: {found.differs:,} "
-        f"differ, the largest relative difference is {found.worst:.2g}"
-    )
+    say(found.told)
     for name in found.disagreeing:
         say(f"  differs from vectorbt: {name}")
 
@@ -121,6 +114,8 @@ def _rank(
                 "unranked": n_unranked,
                 "passed": about["n_passed"],
                 "followed_by_vectorbt": board.agreement.followed,
+                "not_followed_by_vectorbt": dict(board.agreement.not_followed),
+                "waiting_for_vectorbt": board.agreement.waiting,
                 "worst_difference_to_vectorbt": board.agreement.worst,
                 "differ_from_vectorbt": list(board.agreement.disagreeing),
                 "runs": rows,

@@ -192,8 +192,9 @@ def second_opinion(store: WorkspaceResource) -> dg.AssetCheckResult:
         metadata={
             "new_runs": opinion.runs,
             "worst_of_new_runs": opinion.worst,
-            "not_followed": dict(opinion.not_followed),
             "runs": standing.runs,
+            "not_followed": dict(standing.not_followed),
+            "waiting": standing.waiting,
             "followed": standing.followed,
             "worst": standing.worst or 0.0,
             "disagreeing": list(standing.disagreeing),

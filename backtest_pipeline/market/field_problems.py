@@ -6,7 +6,11 @@ The command line, HTTP, settings, rules, parameters and plans say the same of th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from backtest_pipeline.market.errors import unknown
 
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 """Text that every store and terminal takes: no NUL, no other control character."""
@@ -45,8 +49,8 @@ _SENTENCES = {
     "string_too_long": "must have at most {max_length} characters",
     "literal_error": "must be {expected}",
     "enum": "must be {expected}",
-    "union_tag_invalid": "must have {discriminator} {expected_tags}, not '{tag}'",
-    "union_tag_not_found": "must have {discriminator}",
+    "union_tag_invalid": "{discriminator} must be one of {expected_tags}, not '{tag}'",
+    "union_tag_not_found": "{discriminator} is missing",
     "too_short": "must have at least {min_length} values",
     "too_long": "must have at most {max_length} values",
     "list_type": _LIST,
@@ -67,19 +71,28 @@ _SENTENCES = {
 }
 _BRANCHES = {"float", "int", "bool", "str", "none", "constrained-str"}
 """How pydantic names the kinds that a field may be of, in the place of a fault; others have `[`."""
+_UNIONS = {"sizing", "spec"}
+"""Fields of several models, told apart by a tag that pydantic names after them in a place."""
+_LONGEST_NAME = 60
 
 
-def field_problem(part: Mapping[str, Any]) -> str:
+def field_problem(part: Mapping[str, Any], model: Any = None) -> str:
     """What is wrong with one field, to be read after its name.
 
     Args:
         part: one of `errors()` of pydantic's ValidationError.
+        model: the type that was read, whose fields are suggested for one that there is not; None
+            for no suggestion.
 
     Examples:
         >>> field_problem({"type": "greater_than", "ctx": {"gt": 0}, "msg": ""})
         'must be above 0'
     """
     given = {name: _whole_if(value) for name, value in part.get("ctx", {}).items()}
+    if "discriminator" in given:
+        given["discriminator"] = str(given["discriminator"]).strip("'")
+    if part["type"] == "extra_forbidden" and (near := _nearest(part["loc"], model)):
+        return f"is no field here; {near}"
     if part["type"] == "string_pattern_mismatch":
         return _PATTERNS.get(str(given["pattern"]), f"must match {given['pattern']}")
     if part["type"] in _SENTENCES:
@@ -111,19 +124,44 @@ def field_place(part: Mapping[str, Any]) -> str:
         >>> field_place({"loc": ("stops", "stop_loss", "float")})
         'stops.stop_loss'
     """
-    return ".".join(str(at) for at in part["loc"] if not ({at} & _BRANCHES or "[" in str(at)))
+    names = [str(at) for at in part["loc"]]
+    own = [name for before, name in zip(["", *names], names, strict=False) if before not in _UNIONS]
+    return ".".join(name for name in own if name not in _BRANCHES and "[" not in name)
 
 
-def field_problems(parts: Iterable[Any]) -> list[str]:
-    """One sentence for each field that is wrong, as `fast: must be at least 1`.
+def _nearest(loc: Sequence[int | str], model: Any) -> str:
+    """The fields of a type that are spelled like one that it has not; empty where none is."""
+    *path, name = loc
+    kinds = _models_in(model)
+    for at in map(str, path):  # a position of a list is no field, and a tag chooses a model
+        inner = [kind.model_fields[at].annotation for kind in kinds if at in kind.model_fields]
+        tagged = [k for k in kinds if any(f.default == at for f in k.model_fields.values())]
+        kinds = [one for of in inner for one in _models_in(of)] or tagged or kinds
+    known = {field for kind in kinds for field in kind.model_fields}
+    hint = unknown("field", str(name)[:_LONGEST_NAME], known).partition("; ")[2]
+    return hint if hint.startswith("did you mean") else ""
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def field_faults(parts: Iterable[Any], model: Any = None) -> dict[str, str]:
+    """What is wrong, by the place of each field; see `field_problem`.
 
     A field that may be of several kinds, and is of none, is told once.
     """
     sentences: dict[str, list[str]] = {}
     for part in parts:
         said = sentences.setdefault(field_place(part), [])
-        if (sentence := field_problem(part)) not in said:
+        if (sentence := field_problem(part, model)) not in said:
             said.append(sentence)
-    return [
-        f"{place}: {either(said)}" if place else either(said) for place, said in sentences.items()
-    ]
+    return {place: either(said) for place, said in sentences.items()}
+
+
+def field_problems(parts: Iterable[Any], model: Any = None) -> list[str]:
+    """One sentence for each field that is wrong, as `fast: must be at least 1`."""
+    faults = field_faults(parts, model)
+    return [f"{place}: {said}" if place else said for place, said in faults.items()]

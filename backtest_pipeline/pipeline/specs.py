@@ -416,7 +416,10 @@ def invalid_spec(
     sentences: dict[str, list[str]] = {}
     given: dict[str, str] = {}
     for part in error.errors():
-        where = field_place({"loc": [at for at in part["loc"] if at not in _TAGS]}) or "spec"
+        where = (
+            field_place({"loc": [at for n, at in enumerate(part["loc"]) if n or at not in _TAGS]})
+            or "spec"
+        )
         field = where.rpartition(".")[2]
         choices = re.findall("'([^']*)'", part["msg"])
         if part["type"] == "extra_forbidden":
@@ -463,5 +466,4 @@ _TAGS = {
     "portfolio",
     "cross_section",
     "refresh",
-    *_SIZINGS,
-}  # of unions in a `loc`
+}  # of the union of specs, first in a `loc`

@@ -122,6 +122,11 @@ def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
     return list(kind.model_fields)
 
 
-def problems_of(error: ValidationError) -> str:
-    """What is wrong with JSON values, field by field, without quoting the values."""
-    return "; ".join(field_problems(error.errors(include_url=False, include_input=False)))
+def problems_of(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """What is wrong with JSON values, field by field, without quoting the values.
+
+    Args:
+        error: of values that were read as the model.
+        model: the model, whose fields are suggested for one that it has not.
+    """
+    return "; ".join(field_problems(error.errors(include_url=False, include_input=False), model))

@@ -201,12 +201,17 @@ class Plan(TradeLimits):
 
 def _sizing(model: BaseModel) -> Sizing:
     """The sizing of its fields, in one spelling; raises ValueError for one out of its bounds."""
-    from backtest_pipeline.strategies.rules.expressions import number_expression, plain_sizing
+    from backtest_pipeline.strategies.rules.expressions import (
+        number_expression,
+        plain_sizing,
+        require_features,
+    )
 
     given = model.model_dump()
     try:
         sizing = SIZINGS[given.pop("mode")](**given)
         if isinstance(sizing, ByExpression):
+            require_features(sizing.fraction, "fraction")
             spelling = number_expression(sizing.fraction, "fraction").spelling
             return plain_sizing(ByExpression(spelling))
     except InvalidInput as error:
@@ -241,4 +246,4 @@ def plan_from(given: Mapping[str, Any] | str | bytes) -> Plan:
     try:
         return Plan.model_validate_json(text)
     except ValidationError as error:
-        raise PlanRefused(f"the plan is refused: {problems_of(error)}") from error
+        raise PlanRefused(f"the plan is refused: {problems_of(error, Plan)}") from error

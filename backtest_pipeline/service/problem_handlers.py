@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from backtest_pipeline.market.errors import BacktestError
-from backtest_pipeline.market.field_problems import field_place, field_problem
+from backtest_pipeline.market.field_problems import field_faults
 from backtest_pipeline.service.problems import Problem, failure_of, problem_response
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,9 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def of_validation(request: Request, error: RequestValidationError) -> Response:
-        return _respond(request, invalid(error.errors()))
+        body = getattr(request.scope.get("route"), "body_field", None)
+        model = None if body is None else body.field_info.annotation
+        return _respond(request, invalid(error.errors(), model))
 
     @app.exception_handler(HTTPException)
     def of_http(request: Request, error: HTTPException) -> Response:
@@ -76,12 +78,18 @@ def require_json_if_any(request: Request) -> None:
         require_json(request)
 
 
-def invalid(errors: Iterable[Any]) -> Problem:
-    """The problem of an invalid request; the first invalid field decides its code."""
+def invalid(errors: Iterable[Any], model: Any = None) -> Problem:
+    """The problem of an invalid request; the first invalid field decides its code.
+
+    Args:
+        errors: of pydantic.
+        model: the type of the body, whose fields are suggested for one that it has not.
+    """
     parts = list(errors)
     if any(part["type"] == "json_invalid" for part in parts):
         return Problem("BAD_REQUEST", _NOT_JSON)
-    fields = [{"where": field_place(part), "message": field_problem(part)} for part in parts]
+    faults = field_faults(parts, model)
+    fields = [{"where": place, "message": said} for place, said in faults.items()]
     # A field that the body does not have says nothing of what the field means elsewhere.
     known = [part for part in parts if part["type"] != "extra_forbidden"]
     named = next((str(at) for part in known for at in part["loc"] if str(at) in _OF_FIELD), "")

@@ -21,6 +21,7 @@ from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import DAGSTER_SCHEMA, Database, open_database
 from backtest_pipeline.storage.postgres.migrations import check, schema_files
 from backtest_pipeline.storage.run_tables.dagster_run_leases import expired_leases
+from backtest_pipeline.storage.run_tables.engine_checks import engine_agreement
 from backtest_pipeline.storage.run_tables.recorded_runs import lost_inputs
 from backtest_pipeline.storage.run_tables.retention import stored_by_rows
 from backtest_pipeline.storage.settings import (
@@ -77,6 +78,7 @@ def examine(
         yield _look("dagster storage", lambda: _dagster_storage(database))
         if schema.ok:
             yield _look("dagster runs", lambda: _dagster_runs(database))
+            yield _look("second opinion", lambda: _second_opinion(database))
         if chosen.external is not None:
             yield from _features(chosen, database)
     artifacts, finding = _attempt("artifacts", lambda: _artifacts(chosen), _is_writable)
@@ -235,3 +237,16 @@ def _dagster_runs(database: Database) -> str:
             "minute, marks it failed"
         )
     return "no run of a command is dead"
+
+
+def _second_opinion(database: Database) -> str:
+    """What vectorbt came to of the current runs."""
+    with database.begin() as connection:
+        found = engine_agreement(connection)
+    if found.differs:
+        raise StoreError(
+            f"{found.told}. Those that differ: {', '.join(found.disagreeing[:_MOST_NAMED])}; look "
+            "for rows that were edited with `doctor --deep`, and compute these runs again with "
+            "--full-rebuild"
+        )
+    return found.told

@@ -24,11 +24,11 @@ def test_a_sound_set_up_leaves_with_0(cli: CommandLine) -> None:
         *("ok   variables", "ok   settings", "ok   service settings"),
         *("ok   language model settings", "ok   notice settings"),
         *("ok   database", "ok   server version", "ok   schema"),
-        *("ok   dagster storage", "ok   dagster runs"),
+        *("ok   dagster storage", "ok   dagster runs", "ok   second opinion"),
         *("ok   artifacts", "ok   artifact root", "ok   disk space"),
     ]
     migrations = sum(not file.in_baseline for file in schema_files())
-    assert lines[6] == f"ok   schema: baseline and {migrations} migrations applied"
+    assert lines[7] == f"ok   schema: baseline and {migrations} migrations applied"
 
 
 def test_stored_metrics_that_were_edited_are_found_if_asked_to_look_deep(

@@ -15,6 +15,16 @@ class Part(BaseModel):
     share: float = Field(gt=0, lt=1)
 
 
+class Tall(BaseModel, extra="forbid"):
+    mode: Literal["tall"] = "tall"
+    height: float
+
+
+class Wide(BaseModel, extra="forbid"):
+    mode: Literal["wide"] = "wide"
+    width: float
+
+
 class Everything(BaseModel, extra="forbid"):
     period: int = Field(default=2, ge=2, le=200)
     z: float = 1.0
@@ -30,6 +40,7 @@ class Everything(BaseModel, extra="forbid"):
     values: Annotated[list[int], Field(min_length=1, max_length=2)] = [1]
     part: Part = Part(share=0.5)
     distance: float | str | None = None
+    sizing: Annotated[Tall | Wide, Field(discriminator="mode")] | None = None
 
 
 @pytest.mark.parametrize(
@@ -58,11 +69,20 @@ class Everything(BaseModel, extra="forbid"):
         ({"part": {"share": 1}}, "part.share: must be below 1"),
         ({"part": {}}, "part.share: is missing"),
         ({"distance": [1]}, "distance: must be a number or text"),
-        ({"perod": 3}, "perod: is no field here; leave it out"),
+        ({"comment": 3}, "comment: is no field here; leave it out"),
+        ({"perod": 3}, "perod: is no field here; did you mean period?"),
+        ({"sizing": {"mode": "tall", "height": "high"}}, "sizing.height: must be a number"),
+        ({"sizing": {"mode": "wide"}}, "sizing.width: is missing"),
+        (
+            {"sizing": {"mode": "wide", "width": 1, "widht": 2}},
+            "sizing.widht: is no field here; did you mean width?",
+        ),
+        ({"sizing": {"mode": "flat"}}, "sizing: mode must be one of 'tall', 'wide', not 'flat'"),
+        ({"sizing": {}}, "sizing: mode is missing"),
     ],
 )
 def test_a_fault_is_one_plain_sentence(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Everything.model_validate(given)
-    (sentence,) = field_problems(refused.value.errors())
+    (sentence,) = field_problems(refused.value.errors(), Everything)
     assert sentence.startswith(said)

@@ -90,9 +90,15 @@ def test_what_trades_otherwise_has_another_id(change: dict[str, Any]) -> None:
         ({"max_trades_per_day": 2.5}, "max_trades_per_day: must be a whole number"),
         ({"sizing": {"mode": "fixed", "fraction": -1.0}}, "sizing: fraction must be above 0"),
         ({"sizing": {"mode": "expression", "fraction": "rsi"}}, "sizing: fraction, line 1"),
-        ({"sizing": {"mode": "all"}}, "sizing: must have 'mode' 'fixed', "),
+        (
+            {"sizing": {"mode": "expression", "fraction": "mine / 2"}},
+            "sizing: fraction, .*a column of your own is read through a strategy that declares it",
+        ),
+        ({"sizing": {"mode": "all"}}, "sizing: mode must be one of 'fixed', "),
         ({"plan_id": "p_1"}, "the id 'p_1' is not that of this plan"),
-        ({"comment": "buy"}, "comment: is no field here"),
+        ({"sizing": {"mode": "fixed", "fraction": "all"}}, "sizing.fraction: must be a number"),
+        ({"comment": "buy"}, "comment: is no field here; leave it out"),
+        ({"stanse": "wait"}, "stanse: is no field here; did you mean stance?"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_with_the_place(

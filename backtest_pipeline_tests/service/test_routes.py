@@ -248,6 +248,21 @@ n = { default = 5, grid = [5, 8] }
     answer = client.post("/backtest/jobs", json=whole, headers=runner)
     assert told(answer, "BAD_PARAMS")["errors"][0]["where"] == "body.spec"
 
+    wrong = {"stops": {"stop_loss": [1], "take_proft": 0.1}, "sizing": {"mode": "fixd"}}
+    answer = client.post("/backtest/run", json={**whole, **wrong}, headers=runner)
+    problem = told(answer, "BAD_PARAMS")
+    assert {part["where"]: part["message"] for part in problem["errors"]} == {
+        "body.sizing": "mode must be one of 'fixed', 'equal', 'volatility', 'atr', 'expression', "
+        "not 'fixd'",
+        "body.stops.stop_loss": "must be a number or text",
+        "body.stops.take_proft": "is no field here; did you mean take_profit or atr_period?",
+    }
+    assert problem["detail"].endswith("(and 2 more)")
+    nested = {"spec": {"kind": "run", **whole, "sizing": {"mode": "fixed", "fraction": "all"}}}
+    answer = client.post("/backtest/jobs", json=nested, headers=runner)
+    (part,) = told(answer, "BAD_PARAMS")["errors"]
+    assert part == {"where": "body.spec.sizing.fraction", "message": "must be a number"}
+
     unreadable = rules.replace("close > mean", "close > maen")
     answer = client.post("/backtest/run", json={**asked, "rules": unreadable}, headers=runner)
     (part,) = told(answer, "BAD_PARAMS")["errors"]

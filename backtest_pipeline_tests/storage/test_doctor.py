@@ -31,6 +31,7 @@ def test_a_sound_store_has_nothing_to_mend(database: Database, tmp_path: Path) -
     assert list(found) == [
         *("variables", "settings"),
         *("database", "server version", "schema", "dagster storage", "dagster runs"),
+        "second opinion",
         *("artifacts", "artifact root", "disk space"),
     ]
     assert "PostgreSQL 18" in found["server version"].detail

@@ -21,7 +21,6 @@ from backtest_pipeline.simulation.vectorbt_engine.cross_check import (
     known_fraction,
     why_not_followed,
 )
-from backtest_pipeline.simulation.vectorbt_engine.library import VECTORBT_VERSION
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.engine_checks import (
     EngineAgreement,
@@ -66,8 +65,8 @@ class SecondOpinion:
 def second_opinion(workspace: Workspace) -> SecondOpinion:
     """Let vectorbt fill the orders of each current run that it has not seen, and remember which.
 
-    A run is seen once for each result that it has. What was checked before an interruption stays
-    checked. Runs of plan books, which share their cash, are left out.
+    A run is seen once for each result that it has and each version of vectorbt. What was checked
+    before an interruption stays checked. Runs of plan books, which share their cash, are left out.
 
     Raises:
         ProvenanceMissing: for a run without recorded inputs.
@@ -80,7 +79,7 @@ def second_opinion(workspace: Workspace) -> SecondOpinion:
         rows = waiting[first : first + _RUNS_AT_ONCE]
         checks = list(_checked(workspace, rows))
         with workspace.database.begin() as connection:
-            recorded = record_checks(connection, checks, VECTORBT_VERSION)
+            recorded = record_checks(connection, checks)
         names = {row["run_id"]: row["name"] for row in rows if row["run_id"] in recorded}
         for check in checks:
             if check.run_id in names:

@@ -53,13 +53,16 @@ class Replan:
         reasons: why it was asked for.
         plans: the new plans in order; of the first replan the whole past, else one. Where the
             replan changed nothing the plan that stays in force.
-        suppressed: whether it changed nothing.
-        waits: why days of the past are left for another day; empty where none is.
+        n_new: how many of these are new.
+        suppressed: whether it was answered, and changed nothing.
+        waits: why days of the past are left for another day, and with them the answer; empty where
+            none is.
     """
 
     book: str
     reasons: tuple[str, ...]
     plans: tuple[LoggedPlan, ...]
+    n_new: int
     suppressed: bool
     waits: str = ""
 
@@ -85,7 +88,8 @@ def replan(
         workspace: the open store.
         book: the book.
         asked: a request that is recorded with its answer, so that nothing of it waits where the
-            replan fails; None where only what is recorded already is answered.
+            replan fails; it waits like others where days of the past are left. None where only what
+            is recorded already is answered.
         user: who asks.
         dagster_run_id: the run that does it; None for a command.
 
@@ -157,7 +161,7 @@ class _Replanning:
         self._store(requests, history, made)
         reasons = tuple(reason.value for reason in asked)
         plans = made.new or ((made.kept,) if made.kept else tuple(history[-1:]))
-        return Replan(self._book.name, reasons, plans, not made.new, made.spent)
+        return Replan(self._book.name, reasons, plans, len(made.new), made.suppressed, made.spent)
 
     def _store(
         self,
@@ -186,14 +190,15 @@ class _Replanning:
             if made.kept is not None:
                 replace_newest(connection, book_id, made.kept)
             append_plans(connection, book_id, made.new)
+            own = [] if self._asked is None else [self._asked]
+            answered = [*requests, *request_replans(connection, own, self._user)]
             if made.spent:
                 put_off(connection, book_id, _tomorrow(), made.spent)
                 return
             newest = [*history, *([made.kept] if made.kept else []), *made.new][-1]
-            own = [] if self._asked is None else [self._asked]
             answer_requests(
                 connection,
-                [*requests, *request_replans(connection, own, self._user)],
+                answered,
                 status=SUPPRESSED if made.suppressed else PLANNED,
                 sequence=newest.sequence,
                 dagster_run_id=self._run_id,

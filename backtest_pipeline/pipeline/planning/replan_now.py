@@ -19,7 +19,8 @@ def replan_now(
 ) -> dict[str, Any]:
     """Plan a book again, answer all requests that wait, and run it at each of its timeframes.
 
-    Where that fails, nothing that this call asked for waits: the error is its answer.
+    Where that fails, nothing that this call asked for waits: the error is its answer. Where days of
+    the past are left for another day, what it asked for waits with them.
 
     Args:
         workspace: the open store.
@@ -42,7 +43,7 @@ def replan_now(
     return {
         "book": name,
         "reasons": list(made.reasons) if made else [],
-        "plans": len(made.plans) if made and not made.suppressed else 0,
+        "plans": made.n_new if made else 0,
         "sequence": made.plans[-1].sequence if made else None,
         "suppressed": made.suppressed if made else True,
         "waits": made.waits if made else "",

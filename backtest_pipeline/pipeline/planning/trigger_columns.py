@@ -1,4 +1,4 @@
-"""Columns that triggers read and bars do not give: a user's own, and ranks among all assets."""
+"""Columns that plans read and bars do not give: a user's own, and ranks among all assets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.plans.trigger import Trigger
+from backtest_pipeline.simulation.columns import columns_read
+from backtest_pipeline.simulation.config import PositionRules
 from backtest_pipeline.strategies.registry import strategy_of
 from backtest_pipeline.strategies.rules.expressions import condition_expression
+from backtest_pipeline.trading.stops import StopRules
 
 
-def columns_of_triggers(plans: Iterable[Plan], tf: str) -> tuple[str, ...]:
-    """The columns that triggers at a timeframe read and bars do not give, sorted."""
+def columns_of_plans(plans: Iterable[Plan], tf: str) -> tuple[str, ...]:
+    """The columns that sizings, and triggers at a timeframe, read and bars do not give, sorted."""
+    plans = list(plans)
     triggers = {t.id: t for plan in plans for t in plan.triggers if t.timeframe == tf}
-    return tuple(sorted({name for trigger in triggers.values() for name in _reads(trigger)}))
+    read = {name for trigger in triggers.values() for name in _reads(trigger)}
+    sized = columns_read(PositionRules(StopRules(), 0, plan.sized()) for plan in plans)
+    return tuple(sorted(read | {name for name in sized if not is_given_by_bars(name)}))
 
 
 def _reads(trigger: Trigger) -> tuple[str, ...]:
@@ -35,7 +41,7 @@ def _reads(trigger: Trigger) -> tuple[str, ...]:
 def with_trigger_columns(
     workspace: Workspace, batch: PanelBatch, plans: Iterable[Plan]
 ) -> PanelBatch:
-    """A batch of features with the columns beside them that triggers read, up to date with both.
+    """A batch of features with the columns beside them that plans read, up to date with both.
 
     They are stored and read as for a strategy. A column that there is not is left out: its trigger
     cannot be evaluated, and its blocked entries say so.
@@ -49,7 +55,7 @@ def with_trigger_columns(
         ColumnsError: for a file of columns that cannot be read.
         PartitionError: where the features were replaced meanwhile.
     """
-    names = _known(workspace, columns_of_triggers(plans, batch.panel.timeframe.name))
+    names = _known(workspace, columns_of_plans(plans, batch.panel.timeframe.name))
     if not names:
         return batch
     return with_fresh_columns(workspace, batch, names)

@@ -351,6 +351,7 @@ def leaderboard_summary(stored: StoredBoard) -> Summary:
             "open_gate_sets": len(about["open_gate_sets"]),
             "is_new": stored.is_new,
             "followed_by_vectorbt": rounded(stored.agreement.followed),
+            "waiting_for_vectorbt": stored.agreement.waiting,
             "worst_difference_to_vectorbt": stored.agreement.worst,
             "differ_from_vectorbt": stored.agreement.differs,
         },
@@ -359,6 +360,9 @@ def leaderboard_summary(stored: StoredBoard) -> Summary:
             "gate_sets_not_shown": [{"gate_set": name} for name in stored.gate_sets_not_shown],
             "runs_that_differ_from_vectorbt": [
                 {"run": name} for name in stored.agreement.disagreeing
+            ],
+            "not_followed_by_vectorbt": [
+                {"reason": why, "runs": n} for why, n in stored.agreement.not_followed.items()
             ],
             "unranked": [{"reason": str(r), "runs": int(n)} for r, n in reasons.items()],
         },

@@ -50,6 +50,8 @@ METRICS_VERSION = 2
 """The version of the formulas below."""
 LEDGER = ("dsr", "dsr_effective", "n_trials", "n_trials_effective")
 """Metrics that count the other trials of the store; the manifest says when."""
+_TAKEN_AS_GIVEN = "; n_walk_forwards, declared_at and threshold of the verdict NOT proven"
+"""Of a walk-forward: what it is one of, and the setting that it was judged by."""
 # The columns of a trade, in the order in which they enter the fingerprint.
 FINGERPRINTED = (
     *("trade_no", "entry_bar", "entry_ts", "exit_ts", "entry_price", "exit_price", "direction"),
@@ -375,7 +377,9 @@ def _wrong_figures(files: dict[str, bytes]) -> Iterator[str]:
     for where, figures in claimed.items():
         own = {name: value for name, value in figures.items() if name not in LEDGER}
         yield from _differences(where, own, metrics)
-    if FOLDS in files:
+    if (run["walk_forward"] is not None) != (FOLDS in files):
+        yield f"{RUN} and {FOLDS}: one tells of a walk-forward, and the other does not"
+    elif FOLDS in files:
         yield from _wrong_summary(run["walk_forward"], json.loads(files[FOLDS]), metrics["psr"])
     if "cross_section" in run["results"]:
         yield from _wrong_ranking(run["results"]["cross_section"], files)
@@ -485,19 +489,45 @@ def _wrong_summary(
     where = f"{RUN}, walk_forward"
     by = "the folds and the run's psr"
     yield from _differences(where, {name: given[name] for name in expected}, expected, by)
-    verdict = _walk_forward_verdict(ratio, len(both), psr, given)
-    if given["verdict"] != verdict:
-        yield f"{where}: verdict is {given['verdict']}, but {by} give {verdict}"
+    n, threshold = given["n_walk_forwards"], given["threshold"]
+    if type(n) is not int or n < 1:
+        yield f"{where}: n_walk_forwards is {n}, and must be a whole number of at least 1"
+    elif type(threshold) not in (int, float) or not 0 <= threshold < math.inf:
+        yield f"{where}: threshold is {threshold}, and must be a number of at least 0"
+    else:
+        judged = _walk_forward_verdict(ratio, trained, len(both), psr, n, threshold)
+        for name, value in zip(("verdict", "reason"), judged, strict=True):
+            if given[name] != value:
+                yield f"{where}: {name} is {given[name]}, but {by} give {value}"
 
 
 def _walk_forward_verdict(
-    ratio: float | None, n_judged: int, psr: float | None, given: dict[str, Any]
-) -> str:
-    if ratio is None or n_judged < _FEWEST_FOLDS:
-        return "undefined"
-    if psr is not None and psr >= 1 - (1 - 0.95) / given["n_walk_forwards"]:
-        return "passed"
-    return "overfit" if ratio < given["threshold"] else "insignificant"
+    ratio: float | None,
+    trained: float | None,
+    n_judged: int,
+    psr: float | None,
+    n_walk_forwards: int,
+    threshold: float,
+) -> tuple[str, str]:
+    """The verdict and its reason."""
+    if trained is None:
+        return "undefined", "no fold has both a training and a test Sharpe"
+    if ratio is None:
+        return "undefined", "the mean training Sharpe is not above 0"
+    flags = [f"efficiency {ratio:.2f} is below {threshold:g}"] if ratio < threshold else []
+    if n_judged < _FEWEST_FOLDS:
+        few = f"{n_judged} folds have both Sharpe ratios, at least {_FEWEST_FOLDS} are needed"
+        return "undefined", "; ".join([few, *flags])
+    needed = 1 - (1 - 0.95) / n_walk_forwards
+    if psr is not None and psr >= needed:
+        return "passed", "; ".join(flags)
+    luck = "the out-of-sample run has no Sharpe ratio"
+    if psr is not None:
+        of_how_many = f", as one of {n_walk_forwards} walk-forwards" if n_walk_forwards > 1 else ""
+        luck = (
+            f"probabilistic Sharpe ratio out of sample {psr:.3f}, {needed:.3f} needed{of_how_many}"
+        )
+    return "overfit" if flags else "insignificant", "; ".join([*flags, luck])
 
 
 def _differences(
@@ -577,6 +607,7 @@ def verdict(files: dict[str, bytes]) -> str:
         f"fingerprint {manifest['result_fingerprint']}, {metrics}; trials of the ledger "
         f"{f'counted at {as_of}' if as_of else 'not dated'}"
         f"{f'; figures in {of_others} NOT recomputed' if of_others else ''}"
+        f"{_TAKEN_AS_GIVEN if FOLDS in files else ''}"
     )
 
 

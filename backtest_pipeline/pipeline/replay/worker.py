@@ -43,7 +43,7 @@ from backtest_pipeline.pipeline.cross_section.ranked_universe import columns_rea
 from backtest_pipeline.pipeline.planning.planned_account import block_lines, planned_account
 from backtest_pipeline.pipeline.planning.planned_identity import plan_key, planned_run_id
 from backtest_pipeline.pipeline.planning.planned_runs import results_of_plans
-from backtest_pipeline.pipeline.planning.trigger_columns import columns_of_triggers
+from backtest_pipeline.pipeline.planning.trigger_columns import columns_of_plans
 from backtest_pipeline.pipeline.replay.recorded_rows import (
     recorded_rows,
     rows_together,
@@ -171,7 +171,7 @@ def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> 
     logged = run["plans"]
     plans = [plan_from(one["plan"]) for one in logged]
     contents = {name: snapshot["version"] for name, snapshot in snapshots.items()}
-    symbols, read = symbols_read(snapshots), columns_of_triggers(plans, tf)
+    symbols, read = symbols_read(snapshots), columns_of_plans(plans, tf)
     features = [recorded_rows(artifacts, tf, one, snapshots, SNAPSHOT_COLUMNS) for one in symbols]
     parts = [with_own_columns(artifacts, run, part, read, contents) for part in features]
     panel = Panel.join(timeframe(tf), symbols, parts, list(parts[0].columns))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from backtest_pipeline.simulation.vectorbt_engine.library import VECTORBT_VERSION
 from backtest_pipeline.storage.run_tables.runs import with_provenance
 
 _RUNS = """
     FROM visible_runs r JOIN backtest_metrics m USING (run_id)
-    LEFT JOIN engine_checks c ON (c.run_id, c.fingerprint) = (r.run_id, r.result_fingerprint)
+    LEFT JOIN engine_checks c ON (c.run_id, c.fingerprint, c.engine_version)
+        = (r.run_id, r.result_fingerprint, :engine_version)
     WHERE r.is_current AND r.status = 'completed' AND r.split IN ('full', 'walk_forward')
 """
+_VERSION = {"engine_version": VECTORBT_VERSION}
 _BY_NAME = 20
 
 
@@ -32,11 +35,13 @@ class EngineCheck:
 
 @dataclass(frozen=True)
 class EngineAgreement:
-    """How far the current runs are checked.
+    """How far the current runs are checked by the vectorbt of this version.
 
     Attributes:
         runs: number of current runs, those of plan books apart.
-        agrees, differs, not_followed: number of runs with this verdict; the rest waits.
+        agrees, differs: number of runs with this verdict.
+        not_followed: number of runs that assume what vectorbt does not know, by the reason, most
+            frequent first.
         worst: the largest relative difference; None before the first check.
         disagreeing: `signal on asset|timeframe` of the runs that differ, at most twenty.
     """
@@ -44,7 +49,7 @@ class EngineAgreement:
     runs: int = 0
     agrees: int = 0
     differs: int = 0
-    not_followed: int = 0
+    not_followed: Mapping[str, int] = field(default_factory=dict)
     worst: float | None = None
     disagreeing: tuple[str, ...] = ()
 
@@ -53,11 +58,37 @@ class EngineAgreement:
         """The share of current runs that vectorbt has followed, a fraction; 0 without runs."""
         return (self.agrees + self.differs) / self.runs if self.runs else 0.0
 
+    @property
+    def waiting(self) -> int:
+        """Number of current runs that vectorbt has not looked at."""
+        return self.runs - self.agrees - self.differs - sum(self.not_followed.values())
+
+    @property
+    def told(self) -> str:
+        """All of it in one sentence.
+
+        Examples:
+            >>> EngineAgreement(9, agrees=4, not_followed={"funding": 3}, worst=1e-15).told
+            'vectorbt has followed 4 of 9 current runs: 0 differ, the largest relative difference \
+is 1e-15; 3 are not followed (3 funding); 2 wait for job second_opinion'
+        """
+        checked, skipped = self.agrees + self.differs, sum(self.not_followed.values())
+        worst = (
+            "" if self.worst is None else f", the largest relative difference is {self.worst:.2g}"
+        )
+        why = ", ".join(f"{n:,} {reason}" for reason, n in self.not_followed.items())
+        return (
+            f"vectorbt has followed {checked:,} of {self.runs:,} current runs: "
+            f"{self.differs:,} differ{worst}; {skipped:,} are not followed"
+            f"{f' ({why})' if why else ''}; {self.waiting:,} wait for job second_opinion"
+        )
+
 
 def runs_to_check(connection: Connection) -> list[dict[str, Any]]:
     """Current runs, those of plan books apart, whose result is not known to agree.
 
-    Those are new ones, and those that differed when they were checked; in a stable order.
+    Those are new ones, those that another version of vectorbt was asked about, and those that
+    differed when they were checked; in a stable order.
 
     Columns: run_id, name, config, results, total_return and result_fingerprint.
 
@@ -71,12 +102,10 @@ def runs_to_check(connection: Connection) -> list[dict[str, Any]]:
         {_RUNS} AND coalesce(c.verdict, 'differs') = 'differs'
         ORDER BY r.tf, r.signal_name, r.symbol, r.run_id
     """
-    return with_provenance(connection.execute(text(query)).mappings())
+    return with_provenance(connection.execute(text(query), _VERSION).mappings())
 
 
-def record_checks(
-    connection: Connection, checks: Sequence[EngineCheck], engine_version: str
-) -> set[UUID]:
+def record_checks(connection: Connection, checks: Sequence[EngineCheck]) -> set[UUID]:
     """Remember checks, and return of which runs; one that is gone in the meantime is left out."""
     recorded = connection.execute(
         text("""
@@ -100,7 +129,7 @@ def record_checks(
             "verdicts": [check.verdict for check in checks],
             "reasons": [check.reason for check in checks],
             "differences": [check.difference for check in checks],
-            "engine_version": engine_version,
+            **_VERSION,
         },
     )
     return set(recorded.scalars())
@@ -109,16 +138,19 @@ def record_checks(
 def engine_agreement(connection: Connection) -> EngineAgreement:
     """How far the current runs are checked, and what differs."""
     query = f"""
-        SELECT count(*) AS runs, count(*) FILTER (WHERE c.verdict = 'agrees') AS agrees,
-               count(*) FILTER (WHERE c.verdict = 'differs') AS differs,
-               count(*) FILTER (WHERE c.verdict = 'not_followed') AS not_followed,
-               max(c.difference) AS worst,
+        SELECT c.verdict, c.reason, count(*) AS runs, max(c.difference) AS worst,
                (array_agg(r.signal_name || ' on ' || r.symbol || '|' || r.tf
-                          ORDER BY c.difference DESC, r.run_id)
-                    FILTER (WHERE c.verdict = 'differs'))[1:{_BY_NAME}] AS names
-        {_RUNS}
+                          ORDER BY c.difference DESC, r.run_id))[1:{_BY_NAME}] AS names
+        {_RUNS} GROUP BY c.verdict, c.reason ORDER BY count(*) DESC, c.reason
     """
-    row = connection.execute(text(query)).one()
+    rows = connection.execute(text(query), _VERSION).all()
+    followed = {row.verdict: row for row in rows if row.verdict in ("agrees", "differs")}
+    differing = followed.get("differs")
     return EngineAgreement(
-        row.runs, row.agrees, row.differs, row.not_followed, row.worst, tuple(row.names or ())
+        runs=sum(row.runs for row in rows),
+        agrees=followed["agrees"].runs if "agrees" in followed else 0,
+        differs=differing.runs if differing else 0,
+        not_followed={row.reason: row.runs for row in rows if row.verdict == "not_followed"},
+        worst=max((row.worst for row in followed.values()), default=None),
+        disagreeing=tuple(differing.names) if differing else (),
     )

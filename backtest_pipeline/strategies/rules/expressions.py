@@ -44,7 +44,7 @@ def _own_names(tree: ast.expr) -> list[ast.Name]:
     ]
 
 
-def _require_known(text: str, where: str) -> None:
+def require_features(text: str, where: str) -> None:
     """Raise RuleError for a name that is no feature, with the nearest ones."""
     tree = tree_of(text, where)
     called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
@@ -189,7 +189,7 @@ class ConditionExpression:
 
     def __init__(self, text: str, where: str) -> None:
         program = Program()
-        _require_known(text, where)
+        require_features(text, where)
         step = parse(program, text, {}, where)
         if program.kinds[step] is not ValueKind.CONDITION:
             raise RuleError(

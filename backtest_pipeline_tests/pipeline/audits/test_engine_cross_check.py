@@ -12,6 +12,7 @@ from backtest_pipeline.pipeline.monitoring.counters import (
     key_of,
 )
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.run_tables.engine_checks import engine_agreement
 from backtest_pipeline.storage.tables.counts import read_counts
 from backtest_pipeline_tests.sql import column, execute_sql
 
@@ -36,6 +37,8 @@ def test_every_new_run_is_followed_once_and_a_planted_difference_is_named(
     assert first.agrees + first.not_followed.total() == n_runs - 1
     assert set(first.not_followed) <= {"liquidation"}
     assert first.standing.followed > 0.9
+    assert first.standing.not_followed == first.not_followed
+    assert first.standing.waiting == 0
 
     execute_sql(refreshed, PLANTED.format("-1e-6"))
     again = second_opinion(refreshed)
@@ -70,4 +73,16 @@ def test_a_changed_fill_is_named_and_another_result_is_checked_again(
         "UPDATE backtest_runs SET result_fingerprint = 'another'"
         " WHERE symbol = 'S-ALPHA' AND tf = '1D' AND signal_name = 'ema_9_21'",
     )
+    with refreshed.database.begin() as connection:
+        assert engine_agreement(connection).waiting == 1
     assert second_opinion(refreshed).runs == 2
+    execute_sql(
+        refreshed,
+        "UPDATE engine_checks c SET engine_version = '1.1.0' FROM backtest_runs r"
+        " WHERE r.run_id = c.run_id AND r.symbol = 'S-ALPHA' AND r.tf = '1D'",
+    )
+    with refreshed.database.begin() as connection:
+        before = engine_agreement(connection)
+    assert before.waiting > 2
+    assert before.disagreeing == ()
+    assert second_opinion(refreshed).runs == before.waiting

@@ -44,6 +44,10 @@ NO_JUDGE = {"judge": None}
 WAITING = """SELECT reason, error, retry_at, retry_at > now() AS waits FROM replan_requests
     WHERE status = 'waiting' AND reason = 'initial_plan'"""
 
+ASKED = """SELECT status, requested_by, retry_at > now() AS waits
+    FROM replan_requests JOIN plan_books USING (book_id)
+    WHERE reason = 'manual' AND name = 'parts'"""
+
 
 def good() -> str:
     """A plan for the symbols of the store, as a model writes it."""
@@ -166,6 +170,9 @@ def test_a_walk_whose_budget_is_used_up_goes_on_on_another_day(
         book = added(store, "parts", *SYMBOLS, strategist="llm", replans=NO_JUDGE, start=start)
         first = replan_now(store, "parts", "ann")
         assert "tokens is used up" in first["waits"]
+        assert not first["suppressed"]
+        (mine,) = rows(store, ASKED)
+        assert (mine["status"], mine["requested_by"], mine["waits"]) == ("waiting", "ann", True)
         assert [run["run_id"] is not None for run in first["runs"]] == [True]
         asked = len(server.requests)
         assert days < asked < 2 * days
@@ -176,7 +183,7 @@ def test_a_walk_whose_budget_is_used_up_goes_on_on_another_day(
         again = replan(store, book)
         assert again is not None
         assert again.waits
-        assert again.suppressed
+        assert (again.n_new, again.suppressed) == (0, False)
         assert len(server.requests) == asked
         assert stored_plans(store, book)[-1].origin == "valid"
         monkeypatch.delenv("BACKTEST_LLM_TOKENS_PER_DAY")  # another day
@@ -185,6 +192,8 @@ def test_a_walk_whose_budget_is_used_up_goes_on_on_another_day(
         assert not last.waits
         assert len(server.requests) == 2 * days
     assert rows(store, WAITING) == []
+    (mine,) = rows(store, ASKED)
+    assert (mine["status"], mine["requested_by"]) == ("suppressed", "ann")  # always the same plan
     one, other = stored_plans(store, whole), stored_plans(store, book)
     alike = ("plan_id", "replan_reasons", "suppressed", "valid_until", "asked_at")
     assert [[getattr(p, n) for n in alike] for p in one] == [

@@ -34,6 +34,7 @@ from backtest_pipeline_tests.sql import column, execute_sql
 
 ALPHA, BETA = SYMBOLS
 RANK = "rank_pct(close / shift(close, 20))"
+SIZE = "rank_pct(close)"
 
 
 def trigger(symbol: str, **rules: Any) -> dict[str, Any]:
@@ -48,7 +49,10 @@ TRIGGERS = [
 ]
 
 
-def followed(store: Workspace) -> UUID:
+FIXED = {"mode": "fixed", "fraction": 0.3}
+
+
+def followed(store: Workspace, sizing: dict[str, Any] = FIXED) -> UUID:
     """The run of the book under one plan of these triggers, from the first bar on."""
     book = added(store, "core", *SYMBOLS, replans={"judge": None})
     replan(store, book)
@@ -62,7 +66,7 @@ def followed(store: Workspace) -> UUID:
                 "valid_until": "2030-01-01T00:00:00Z",
                 "stance": "active",
                 "limits": {},
-                "sizing": {"mode": "fixed", "fraction": 0.3},
+                "sizing": sizing,
             }
         ),
     )
@@ -116,15 +120,17 @@ def test_a_rule_that_names_a_column_of_the_users_own_says_how_it_is_read() -> No
         Trigger(**trigger(ALPHA, entry="score > 0.6"))
 
 
+@pytest.mark.parametrize("sizing", [FIXED, {"mode": "expression", "fraction": f"0.3 * {SIZE}"}])
 def test_such_a_run_is_made_from_its_columns_and_replayed_with_them(
-    store: Workspace, score: pd.DataFrame, tmp_path: Path
+    store: Workspace, score: pd.DataFrame, tmp_path: Path, sizing: dict[str, Any]
 ) -> None:
     with with_columns(store, tmp_path, {"mine.csv": score}) as (own, _):
-        run_id = followed(own)
+        run_id = followed(own, sizing)
         with own.database.begin() as connection:
             (recorded,) = recorded_runs(connection, [run_id])
+        ranked = [] if sizing is FIXED else [SIZE]
         read = {key for key in recorded.dataset_versions if "columns:" in key}
-        assert read == {f"{s}|1D|columns:{d}" for s in SYMBOLS for d in ("mine", RANK)}
+        assert read == {f"{s}|1D|columns:{d}" for s in SYMBOLS for d in ("mine", RANK, *ranked)}
         request = json.loads(json.dumps(ReplayRequest.of(recorded).as_json()))
         root = str(own.artifacts.root)
         answer = respond(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.replay import bundle_verifier
 from backtest_pipeline.pipeline.replay.export import bundle_files
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.validation.efficiency import judged
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.metrics.metrics import (
     FAMILY_METRICS,
@@ -195,7 +197,13 @@ def test_metrics_of_another_version_are_not_judged_by_this_one(files: dict[str, 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("efficiency", 2.5), ("test_sharpe", 9.9), ("n_judged", 99), ("verdict", "passed")],
+    [
+        ("efficiency", 2.5),
+        ("test_sharpe", 9.9),
+        ("n_judged", 99),
+        ("verdict", "passed"),
+        ("reason", "too good"),
+    ],
 )
 def test_a_walk_forward_s_forged_summary_is_named(
     stored: Workspace, name: str, value: object
@@ -206,7 +214,64 @@ def test_a_walk_forward_s_forged_summary_is_named(
     )
     files = bundle_files(stored, run_id)
     assert bundle_verifier.problems_of(files) == []
-    assert "figures in folds.json NOT recomputed" in bundle_verifier.verdict(files)
+    said = bundle_verifier.verdict(files)
+    assert "figures in folds.json NOT recomputed" in said
+    assert said.endswith("n_walk_forwards, declared_at and threshold of the verdict NOT proven")
     forged = _forged(files, "run.json", lambda data: _with_json(data, value, "walk_forward", name))
     (problem,) = bundle_verifier.problems_of(forged)
     assert problem.startswith(f"run.json, walk_forward: {name} is {value}, but the folds")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "needed"),
+    [
+        ("n_walk_forwards", 0.145, "a whole number of at least 1"),
+        ("n_walk_forwards", 0, "a whole number of at least 1"),
+        ("n_walk_forwards", True, "a whole number of at least 1"),
+        ("threshold", -9, "a number of at least 0"),
+        ("threshold", "low", "a number of at least 0"),
+    ],
+)
+def test_what_a_verdict_takes_as_given_has_bounds(
+    stored: Workspace, name: str, value: object, needed: str
+) -> None:
+    files = bundle_files(stored, scalar(stored, "SELECT min(run_id::text) FROM walk_forward_runs"))
+    forged = _forged(files, "run.json", lambda data: _with_json(data, value, "walk_forward", name))
+    (problem,) = bundle_verifier.problems_of(forged)
+    assert problem == f"run.json, walk_forward: {name} is {value}, and must be {needed}"
+
+
+_PSRS = [None, 0.0, 0.93, 0.95, 0.9949, 0.995, 1.0]
+
+
+@pytest.mark.parametrize("n", [0, 4, 5, 12])
+@pytest.mark.parametrize("sharpes", [(-0.5, 1.0), (0.0, 1.0), (2.0, 1.0), (1.0, 0.9), (1.0, -2.0)])
+def test_the_verdict_on_a_walk_forward_and_its_reason_are_the_product_s(
+    sharpes: tuple[float, float], n: int
+) -> None:
+    train, test = sharpes if n else (None, None)
+    ratio = test / train if train and test is not None and train > 0 else None
+    for psr in _PSRS:
+        for n_walk_forwards in (1, 10):
+            given = n_walk_forwards, 0.6
+            found = judged(train, test, n, math.nan if psr is None else psr, *given)
+            said = bundle_verifier._walk_forward_verdict(ratio, train, n, psr, *given)
+            assert said == (found.verdict.value, found.reason)
+
+
+def test_a_walk_forward_whose_folds_or_summary_were_taken_away_is_noticed(
+    stored: Workspace,
+) -> None:
+    files = bundle_files(stored, scalar(stored, "SELECT min(run_id::text) FROM walk_forward_runs"))
+    without = {name: data for name, data in files.items() if name != bundle_verifier.FOLDS}
+    manifest = json.loads(files[bundle_verifier.MANIFEST])
+    del manifest["files"][bundle_verifier.FOLDS]
+    without[bundle_verifier.MANIFEST] = json.dumps(manifest).encode()
+    for forged in (
+        _forged(without, "run.json", lambda data: data),
+        _forged(files, "run.json", lambda data: _with_json(data, None, "walk_forward")),
+    ):
+        (problem,) = bundle_verifier.problems_of(forged)
+        assert problem == (
+            "run.json and folds.json: one tells of a walk-forward, and the other does not"
+        )
