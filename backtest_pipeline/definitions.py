@@ -20,7 +20,12 @@ from backtest_pipeline.storage.settings import load_settings
 
 with beta_used_knowingly():
     from backtest_pipeline.defs import asset_checks, assets, external, jobs, schedules, sensors
-    from backtest_pipeline.defs.automation import automation_conditions, backfills, run_failures
+    from backtest_pipeline.defs.automation import (
+        automation_conditions,
+        backfills,
+        partition_freshness,
+        run_failures,
+    )
     from backtest_pipeline.defs.automation.selections import STAGES
     from backtest_pipeline.defs.code_versions import with_code_of_strategies
     from backtest_pipeline.defs.io_managers import StageIOManager
@@ -32,7 +37,7 @@ with beta_used_knowingly():
     )
     from backtest_pipeline.defs.stored_events import lineages_of
 
-    _AUTOMATION = [automation_conditions, backfills, run_failures]
+    _AUTOMATION = [automation_conditions, backfills, partition_freshness, run_failures]
     _OF_ASSETS = [
         import_module(f"{assets.__name__}.{found.name}") for found in iter_modules(assets.__path__)
     ]

@@ -58,7 +58,8 @@ def explore(
         raise InvalidInput("there is no strategy; write explore STRATEGY, or give --rules FILE")
     ranged = with_ranges(options, typed).updated(strategy=strategy)
     with open_store_for(ranged, None) as (workspace, settings, spec):
-        from backtest_pipeline.pipeline.execution import source_for, swept
+        from backtest_pipeline.pipeline.execution import swept
+        from backtest_pipeline.pipeline.use_cases.spec_sources import source_for
 
         limit = spec.max_combinations or settings.optimizer_max_combinations
         settings = settings.model_copy(update={"optimizer_max_combinations": limit})

@@ -57,8 +57,9 @@ def walk_forward(
     ranged = with_ranges(options, context.args)
     with open_store_for(ranged, signal) as (workspace, settings, spec):
         from backtest_pipeline.pipeline import execution
-        from backtest_pipeline.pipeline.execution import execute, prepare, source_for
+        from backtest_pipeline.pipeline.execution import execute, prepare
         from backtest_pipeline.pipeline.results import WalkForwardResult
+        from backtest_pipeline.pipeline.use_cases.spec_sources import source_for
 
         source_name, prepared, declaration, result = str(bars or ""), None, None, None
         if spec.max_combinations is not None:

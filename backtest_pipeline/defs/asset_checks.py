@@ -1,6 +1,5 @@
 """Asset checks: keys and bounds of the stored rows, replay, look-ahead and false positives."""
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -15,7 +14,6 @@ from backtest_pipeline.pipeline.audits.engine_cross_check import TOLERANCE
 from backtest_pipeline.pipeline.audits.engine_cross_check import (
     second_opinion as filled_by_vectorbt,
 )
-from backtest_pipeline.pipeline.audits.freshness import freshness
 from backtest_pipeline.pipeline.audits.incremental import (
     Recomputed,
     recomputed_features,
@@ -49,7 +47,6 @@ from backtest_pipeline.pipeline.replay.replay import (
 )
 from backtest_pipeline.pipeline.workspace import Workspace
 
-_MOST_LATE = 100
 _GRAIN = (
     "No duplicate keys, no dangling references and no values out of bounds; assets downstream do "
     "not run where a rule is broken."
@@ -313,37 +310,6 @@ def history_is_stable(store: WorkspaceResource) -> dg.AssetCheckResult:
     )
 
 
-def freshness_check(asset: str) -> dg.AssetChecksDefinition:
-    """Whether the newest bar of each partition is as new as its timeframe makes it."""
-
-    @dg.asset_check(
-        asset=asset,
-        name="freshness",
-        description="No partition lacks the last two bars that have closed, except those of "
-        "delisted assets and of the synthetic market. Dagster's own freshness policy sees the "
-        "newest event of an asset only, of whatever partition.",
-    )
-    def freshness_of_partitions(store: WorkspaceResource) -> dg.AssetCheckResult:
-        found = freshness(store.workspace, time.time_ns() // 1000)
-        oldest = sorted(found.late.items(), key=lambda late: -late[1])
-        return dg.AssetCheckResult(
-            passed=not found.late,
-            severity=dg.AssetCheckSeverity.WARN,
-            metadata={
-                "partitions": found.partitions,
-                "late": len(found.late),
-                "days_old": {str(p): round(days, 2) for p, days in oldest[:_MOST_LATE]},
-                "delisted": list(found.delisted),
-            },
-            description=f"{len(found.late)} of {found.partitions} partitions are late"
-            if found.late
-            else "every partition has its newest bars",
-        )
-
-    return freshness_of_partitions
-
-
-bars_freshness = freshness_check("bars")
 GRAIN_CHECKS = [grain_check(asset) for asset in CHECKED]
 RECOMPUTED_CHECKS = [
     _recomputed_check("cmc_features", recomputed_features),

@@ -4,11 +4,12 @@ import time
 
 import dagster as dg
 
-from backtest_pipeline.defs.asset_checks import freshness_check, grain_check
+from backtest_pipeline.defs.asset_checks import grain_check
 from backtest_pipeline.defs.assets.market import CMC_FEATURES, bars
 from backtest_pipeline.defs.assets.signals import signals
 from backtest_pipeline.defs.automation.automation_conditions import INPUT_CHANGED
 from backtest_pipeline.defs.automation.declared import as_sensor
+from backtest_pipeline.defs.automation.partition_freshness import freshness_check
 from backtest_pipeline.defs.automation.selections import begin_step, run_over
 from backtest_pipeline.defs.jobs import refresh_job
 from backtest_pipeline.defs.metadata import table_schema

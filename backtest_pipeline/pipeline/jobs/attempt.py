@@ -20,12 +20,13 @@ from backtest_pipeline.market.errors import (
     public_message,
 )
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.execution import execute, source_of
+from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.jobs.requests import Unit, units_of
 from backtest_pipeline.pipeline.monitoring.counters import count_stage
 from backtest_pipeline.pipeline.specs import JobSpec, RefreshSpec
 from backtest_pipeline.pipeline.stage import StageReport, Status
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_backtests, refresh_signals
+from backtest_pipeline.pipeline.use_cases.spec_sources import source_of
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.logs import about
