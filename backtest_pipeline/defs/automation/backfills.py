@@ -38,12 +38,15 @@ from backtest_pipeline.storage.settings import load_settings
 
 DUE_TAG, GROUP_TAG = "backtest/due", "backtest/backfill"
 _MOST_TRIES = 3
-_ENDED = (
+# A run that was only created is none: where the daemon died before it launched it, the same tick
+# again has it launched, and later ones request another.
+_NOT_UNDER_WAY = (
+    dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.SUCCESS,
     dg.DagsterRunStatus.FAILURE,
     dg.DagsterRunStatus.CANCELED,
 )
-_UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
+_UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _NOT_UNDER_WAY]
 _CHAIN = {"bars", "cmc_features", "feature_snapshots", "signals", "backtests"}
 
 

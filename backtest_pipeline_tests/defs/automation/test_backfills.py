@@ -117,8 +117,12 @@ def test_what_a_run_computes_already_is_not_requested_again(
     folder: Path, instance: dg.DagsterInstance
 ) -> None:
     request = requested(instance, daily_backfill)
+    job = build_definitions().resolve_job_def("refresh")
+    # The daemon died before it launched this one; the tick again makes Dagster do so.
+    instance.create_run_for_job(job, tags=dict(request.tags))
+    assert requested(instance, daily_backfill) == request
     run = instance.create_run_for_job(
-        build_definitions().resolve_job_def("refresh"), tags=dict(request.tags)
+        job, tags=dict(request.tags), status=dg.DagsterRunStatus.STARTED
     )
     assert f"under way already, in run {run.run_id}" in str(tick(instance, daily_backfill, NOW))
     keep(folder, "DDD", 91)
