@@ -88,7 +88,7 @@ def _cards(run: ReportedRun, held: Holdings) -> Iterator[Card]:
 def _strips(held: Holdings, shown: Sequence[int] | np.ndarray) -> str:
     """A row a member: name, weight over time as an area of steps, the last weight, the mean."""
     x = TimeScale(int(held.ts[0]), held.until)
-    y = ValueScale.over(np.append(held.weights[:, shown], 0.0), _STRIP, zero=True)
+    y = ValueScale.over(1.2 * np.append(held.weights[:, shown], 0.0), _STRIP, zero=True)
     edges = np.append(np.repeat(held.ts, 2)[1:], held.until)
     rows = []
     for i in shown:
