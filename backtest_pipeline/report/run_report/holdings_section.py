@@ -66,7 +66,7 @@ def holdings_section(run: ReportedRun) -> Section:
 
 
 def _cards(run: ReportedRun, held: Holdings) -> Iterator[Card]:
-    first = np.argsort(-np.abs(held.weights).mean(axis=0), kind="stable")
+    first: list[int] = np.argsort(-np.abs(held.weights).mean(axis=0), kind="stable").tolist()
     shown = first[:_MOST_MEMBERS]
     span = f"From {day(int(held.ts[0]))} to {day(held.until)}"
     words = f"{span}, on one scale; at the right the last."
@@ -82,13 +82,13 @@ def _cards(run: ReportedRun, held: Holdings) -> Iterator[Card]:
     if any(run.metrics.get(name) is not None for name in _GAINED if name != "sharpe"):
         yield Card("What diversification gained", "", table=_gained(run))
     if held.correlations is not None and len(held.members) > 1:
-        yield _correlated(held, np.sort(first[:_MOST_CORRELATED]), len(first))
+        yield _correlated(held, sorted(first[:_MOST_CORRELATED]), len(first))
 
 
-def _strips(held: Holdings, shown: Sequence[int] | np.ndarray) -> str:
+def _strips(held: Holdings, shown: Sequence[int]) -> str:
     """A row a member: name, weight over time as an area of steps, the last weight, the mean."""
     x = TimeScale(int(held.ts[0]), held.until)
-    y = ValueScale.over(np.append(held.weights[:, shown], 0.0), _STRIP, zero=True)
+    y = ValueScale.over(1.2 * np.append(held.weights[:, shown], 0.0), _STRIP, zero=True)
     edges = np.append(np.repeat(held.ts, 2)[1:], held.until)
     rows = []
     for i in shown:
@@ -108,7 +108,7 @@ def _strips(held: Holdings, shown: Sequence[int] | np.ndarray) -> str:
     return "".join(rows)
 
 
-def _risk(held: Holdings, shown: np.ndarray) -> str:
+def _risk(held: Holdings, shown: Sequence[int]) -> str:
     assert held.risk is not None  # noqa: S101  (the caller has looked)
     known = held.risk[np.isfinite(held.risk)]
     low, high = float(min(known.min(initial=0.0), 0.0)), float(max(known.max(initial=0.0), 0.01))
@@ -147,18 +147,19 @@ def _gained(run: ReportedRun) -> ReportTable:
     return ReportTable("What diversification gained", ["", "portfolio"], rows, "mg")
 
 
-def _correlated(held: Holdings, shown: np.ndarray, n_members: int) -> Card:
+def _correlated(held: Holdings, shown: Sequence[int], n_members: int) -> Card:
     """Correlations as a table in the order of the tree of their clusters, which is above it."""
     assert held.correlations is not None  # noqa: S101  (the caller has looked)
     matrix = np.array([[held.correlations[i, j] for j in shown] for i in shown])
     tree = clusters(matrix)
-    names = [held.members[shown[i]] for i in tree.order]
+    order: list[int] = tree.order.tolist()
+    names = [held.members[shown[i]] for i in order]
     rows = [
         TableRow(
             names[row],
-            [_correlation(float(matrix[i, j]), same=i == j) for j in tree.order],
+            [_correlation(float(matrix[i, j]), same=i == j) for j in order],
         )
-        for row, i in enumerate(tree.order)
+        for row, i in enumerate(order)
     ]
     width = 2000 / len(names)
     top = tree.heights.max() or 1.0
@@ -173,9 +174,9 @@ def _correlated(held: Holdings, shown: np.ndarray, n_members: int) -> Card:
     )
     if len(shown) < n_members:
         about += f" The {len(shown):,} largest of {n_members:,}."
-    order = ", ".join(names)
+    listed = ", ".join(names)
     picture = (
-        f'<svg role="img" aria-label="{escape(f"Clusters of members, in this order: {order}")}" '
+        f'<svg role="img" aria-label="{escape(f"Clusters of members, in this order: {listed}")}" '
         f'width="100%" height="{_TREE}">{stretched(paths, _TREE)}</svg>'
     )
     table = ReportTable("Correlations of members", ["", *names], rows, "mt")
