@@ -89,7 +89,8 @@ def _rank(
 
     chosen = scheme_of(scheme).name if scheme else None
     with open_store() as workspace:
-        from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard, shown_rows
+        from backtest_pipeline.pipeline.ranking.board_tables import shown_rows
+        from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard
 
         board = publish_leaderboard(workspace, gates=gates, late_gates=late_gates)
     from backtest_pipeline.defs.assets.judgement import leaderboard_rows

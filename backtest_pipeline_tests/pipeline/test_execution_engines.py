@@ -9,7 +9,8 @@ import pytest
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.execution import execute
-from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard, shown_rows
+from backtest_pipeline.pipeline.ranking.board_tables import shown_rows
+from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard
 from backtest_pipeline.pipeline.replay.replay import ReplayVerdict, replay_runs
 from backtest_pipeline.pipeline.results import RunResult, SweepResult, WalkForwardResult
 from backtest_pipeline.pipeline.runs.compare import compare_runs

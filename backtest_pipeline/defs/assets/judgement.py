@@ -15,10 +15,10 @@ from backtest_pipeline.pipeline.audits.negative_controls import (
     controls_summary,
     run_negative_controls,
 )
+from backtest_pipeline.pipeline.ranking.board_tables import leaderboard_summary
 from backtest_pipeline.pipeline.ranking.leaderboard import (
     DEFAULT_GATES,
     StoredBoard,
-    leaderboard_summary,
     publish_leaderboard,
 )
 from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE

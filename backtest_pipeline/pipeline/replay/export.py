@@ -6,24 +6,27 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from backtest_pipeline.market.errors import ArtifactCorrupt, InvalidInput, UnknownName
-from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.cross_section.ranked_account import FILES
 from backtest_pipeline.pipeline.planning.records import transcript_uri
 from backtest_pipeline.pipeline.replay import bundle_verifier
+from backtest_pipeline.pipeline.replay.bundle_tables import (
+    table_of_blocks,
+    table_of_plans,
+    tables_of_run,
+)
 from backtest_pipeline.pipeline.replay.signatures import SUFFIX, SigningKey
 from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
-from backtest_pipeline.pipeline.runs.query import RunDetail, get_run, stored_monthly, stored_series
+from backtest_pipeline.pipeline.runs.query import RunDetail, get_run
 from backtest_pipeline.pipeline.runs.run_files import funding_uri
 from backtest_pipeline.pipeline.versions import PLANNED
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -34,7 +37,7 @@ from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.code_archive import read_code, zipped
 from backtest_pipeline.storage.plan_tables.plan_history import list_plans
 from backtest_pipeline.storage.run_tables.block_events import stored_blocks
-from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs, stored_trades
+from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
 from backtest_pipeline.storage.run_tables.robustness import stored_robustness
 from backtest_pipeline.storage.run_tables.walk_forward import stored_folds
 from backtest_pipeline.storage.tables.datasets import dataset_of_key
@@ -44,8 +47,6 @@ FORMATS = ("parquet", "csv")
 BUNDLE = "bundle"
 _VERIFIER = "verify.py"
 _SIDES = {"long": 1, "short": -1, "flat": 0, None: NOTHING_PENDING}
-_FURTHER = {PLANNED: bundle_verifier.OF_PLANS, KIND: bundle_verifier.OF_RANKS}
-_STAMP = pa.timestamp("us", "UTC")
 
 
 def require_format(form: str, *, signed: bool = False) -> None:
@@ -96,14 +97,14 @@ def export_run(
     if form not in FORMATS:
         raise UnknownName("format", form, FORMATS)
     run = get_run(workspace, run_id)
-    tables = _tables(workspace, run)
+    tables = tables_of_run(workspace, run)
     own = FILES if run.split == KIND else ()
     read, uri = workspace.artifacts.read_table, run.artifact_uri
     tables |= {name: read(uri, f"{name}.parquet") for name in own}
     if run.split == PLANNED:
         with workspace.database.begin() as connection:
-            tables["blocks"] = _blocks(stored_blocks(connection, run_id))
-            tables["plan_log"] = _plan_log(list_plans(connection, run_id))
+            tables["blocks"] = table_of_blocks(stored_blocks(connection, run_id))
+            tables["plan_log"] = table_of_plans(list_plans(connection, run_id))
     write = _parquet if form == "parquet" else _csv
     files = {
         "run.json": _json(vars(run)),
@@ -143,7 +144,7 @@ def bundle_files(workspace: Workspace, run_id: UUID) -> dict[str, bytes]:
         ),
         "config.json": _json(run.config),
         "environment.json": _json(run.provenance["environment"]),
-        **{f"{name}.parquet": _parquet(t) for name, t in _tables(workspace, run).items()},
+        **{f"{name}.parquet": _parquet(t) for name, t in tables_of_run(workspace, run).items()},
         **_beside(workspace, run),
         **_inputs(workspace, run),
         _VERIFIER: Path(bundle_verifier.__file__).read_bytes(),
@@ -182,55 +183,6 @@ def bundle_files(workspace: Workspace, run_id: UUID) -> dict[str, bytes]:
     return files
 
 
-def _tables(workspace: Workspace, run: RunDetail) -> dict[str, pa.Table]:
-    """Trades, metrics, equity (with drawdown, exposure and benchmark) and monthly returns."""
-    row = {"run_id": run.run_id, "symbol": run.symbol, "artifact_uri": run.artifact_uri}
-    series = stored_series(workspace, row)
-    values = {**run.metrics, **run.significance}
-    metrics = {
-        "metric": pa.array(list(values), pa.string()),
-        "value": pa.array(list(values.values()), pa.float64()),
-        "undefined": pa.array([run.undefined.get(name) for name in values], pa.string()),
-    }
-    with workspace.database.begin() as connection:
-        trades = stored_trades(connection, run.run_id)
-    return {
-        "trades": _trades(
-            trades,
-            series["ts"].cast(pa.int64()).to_numpy(),
-            run.timeframe,
-            further=_FURTHER.get(run.split, ()),
-        ),
-        "metrics": pa.table(metrics),
-        "equity": series,
-        "monthly_returns": stored_monthly(workspace, row),
-    }
-
-
-def _trades(
-    rows: list[dict[str, Any]], ts: np.ndarray, tf: str, *, further: Sequence[str]
-) -> pa.Table:
-    """Rows of `backtest_trades` in a fixed column order, with the position of each entry's bar."""
-    opens = np.unique(timeframe(tf).period_bounds(ts)[0])  # a bar may have several marks
-    bars = np.searchsorted(opens, [row["entry_ts"] for row in rows])
-    kinds = {
-        **dict.fromkeys(("entry_ts", "exit_ts"), _STAMP),
-        **dict.fromkeys(("trade_no", "entry_bar", "bars_held"), pa.int64()),
-        **dict.fromkeys(("direction", "exit_reason"), pa.string()),
-        **dict.fromkeys(("entry_stop_kind", "exit_stop_kind"), pa.string()),
-        **dict.fromkeys(("is_open", "entry_after_gap"), pa.bool_()),
-    }
-    whole = [{**row, "entry_bar": int(bar)} for row, bar in zip(rows, bars, strict=True)]
-    names = (*bundle_verifier.FINGERPRINTED, *further)
-    kinds |= {**dict.fromkeys(further, pa.string()), "is_part": pa.bool_()}
-    return pa.table(
-        {
-            name: pa.array([row[name] for row in whole], kinds.get(name, pa.float64()))
-            for name in names
-        }
-    )
-
-
 def _beside(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
     """Files with a walk-forward's folds and the robustness results, where they are stored."""
     with workspace.database.begin() as connection:
@@ -247,50 +199,13 @@ def _beside(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
         files |= {name: read(run.artifact_uri, name) for name in names}
     if run.split == PLANNED:
         files["plans.json"] = _json(plans)
-        files[bundle_verifier.BLOCKS] = _parquet(_blocks(blocks))
+        files[bundle_verifier.BLOCKS] = _parquet(table_of_blocks(blocks))
         named = {plan[name] for plan in plans for name in ("transcript", "opinion")}
         for digest in sorted(named - {None}):
             files[f"transcripts/{digest}.json"] = workspace.artifacts.read_file(
                 transcript_uri(digest)
             )
     return files
-
-
-def _blocks(rows: list[dict[str, Any]]) -> pa.Table:
-    kinds = {"event_no": pa.int64(), "ts": _STAMP, "qty": pa.float64()}
-    names = ("event_no", "ts", "symbol", "timeframe", "trigger_id", "side", "qty", "reason")
-    return pa.table(
-        {
-            name: pa.array([row[name] for row in rows], kinds.get(name, pa.string()))
-            for name in (*names, "class", "detail")
-        }
-    )
-
-
-def _plan_log(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows of `plan_log`; the plan as JSON, its reasons separated by commas."""
-    stamps = ("generated_at_actual", "effective_ts", "valid_until")
-    texts = ("origin", "model", "prompt_hash", "response_hash", "transcript", "opinion")
-    kinds = {
-        "replan_sequence": pa.int64(),
-        "plan_id": pa.string(),
-        **dict.fromkeys(stamps, _STAMP),
-        "replan_reasons": pa.string(),
-        "suppressed": pa.int64(),
-        **dict.fromkeys(texts, pa.string()),
-        "plan": pa.string(),
-    }
-    written = [
-        {
-            **row,
-            "replan_reasons": ",".join(row["replan_reasons"]),
-            "plan": json.dumps(plain(row["plan"]), sort_keys=True, allow_nan=False),
-        }
-        for row in rows
-    ]
-    return pa.table(
-        {name: pa.array([row[name] for row in written], kind) for name, kind in kinds.items()}
-    )
 
 
 def _inputs(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from backtest_pipeline.market.errors import (
     UnknownName,
 )
 from backtest_pipeline.pipeline.planning.planned_account import block_lines
-from backtest_pipeline.pipeline.replay.worker import curve_hash
+from backtest_pipeline.pipeline.replay.sent_values import curve_hash
 from backtest_pipeline.pipeline.replay.worker_process import (
     ReplayRequest,
     WorkerResponse,

@@ -18,9 +18,7 @@ It reads nothing but the artifacts, and writes nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -50,6 +48,7 @@ from backtest_pipeline.pipeline.replay.recorded_rows import (
     symbols_read,
     with_own_columns,
 )
+from backtest_pipeline.pipeline.replay.sent_values import json_number, sent_curve
 from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
@@ -155,13 +154,13 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
             run_id_of(configuration.hash, snapshot_id_of(contents), code_of_config(config))
         ),
         "fingerprint": fingerprints(batch)[0],
-        "metrics": {name: _json_number(values[0]) for name, values in batch.metrics.items()},
+        "metrics": {name: json_number(values[0]) for name, values in batch.metrics.items()},
         "results": json.loads(results_of(batch)[0]),
         "trades": {
-            name: [_json_number(value) for value in v.tolist()] for name, v in trades.items()
+            name: [json_number(value) for value in v.tolist()] for name, v in trades.items()
         },
-        "equity": _curve(batch.marks, batch.equity[0], series),
-        "benchmark": _curve(batch.marks, batch.benchmark, series),
+        "equity": sent_curve(batch.marks, batch.equity[0], series),
+        "benchmark": sent_curve(batch.marks, batch.benchmark, series),
     }
 
 
@@ -185,11 +184,11 @@ def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> 
     return {
         "run_id": str(planned_run_id(config, key, versions, code_of_config(config))),
         "fingerprint": account.fingerprint,
-        "metrics": {name: _json_number(values[0]) for name, values in batch.metrics.items()},
+        "metrics": {name: json_number(values[0]) for name, values in batch.metrics.items()},
         "results": json.loads(results_of_plans(account, logged, config)),
-        "trades": {name: [_json_number(v) for v in values] for name, values in trades.items()},
-        "equity": _curve(batch.marks, batch.equity[0], series),
-        "benchmark": _curve(batch.marks, batch.benchmark, series),
+        "trades": {name: [json_number(v) for v in values] for name, values in trades.items()},
+        "equity": sent_curve(batch.marks, batch.equity[0], series),
+        "benchmark": sent_curve(batch.marks, batch.benchmark, series),
         "blocks": hash_of(block_lines(account.blocks("").to_pylist())),
     }
 
@@ -207,11 +206,11 @@ def _ranked(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> d
     return {
         "run_id": str(ranked_run_id(config, snapshot_id_of(versions))),
         "fingerprint": account.fingerprint,
-        "metrics": {name: _json_number(values[0]) for name, values in batch.metrics.items()},
+        "metrics": {name: json_number(values[0]) for name, values in batch.metrics.items()},
         "results": json.loads(account.results()),
-        "trades": {name: [_json_number(v) for v in values] for name, values in trades.items()},
-        "equity": _curve(batch.marks, batch.equity[0], series),
-        "benchmark": _curve(batch.marks, batch.benchmark, series),
+        "trades": {name: [json_number(v) for v in values] for name, values in trades.items()},
+        "equity": sent_curve(batch.marks, batch.equity[0], series),
+        "benchmark": sent_curve(batch.marks, batch.benchmark, series),
     }
 
 
@@ -319,26 +318,6 @@ def _walk_forward(
     ]
     stretch = stitched(known, tasks, chosen, question)
     return trade_stitched([stretch], terms.config, terms.funding, daily.days)
-
-
-def _curve(marks: Marks, values: np.ndarray, series: bool) -> dict[str, Any]:
-    curve: dict[str, Any] = {"sha256": curve_hash(values)}
-    if series:
-        curve |= {
-            "ts": marks.ts.tolist(),
-            "values": [_json_number(value) for value in values.tolist()],
-        }
-    return curve
-
-
-def curve_hash(values: np.ndarray) -> str:
-    """The sha256 of a curve's values as little-endian float64."""
-    return hashlib.sha256(np.ascontiguousarray(values, "<f8").data).hexdigest()
-
-
-def _json_number(value: Any) -> Any:
-    """A value for JSON, with NaN as None."""
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def main() -> None:

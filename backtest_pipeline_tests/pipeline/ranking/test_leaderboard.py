@@ -13,12 +13,11 @@ from backtest_pipeline.market.errors import InvalidInput, StoreError, UnknownNam
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
+from backtest_pipeline.pipeline.ranking.board_tables import leaderboard_summary, shown_rows
 from backtest_pipeline.pipeline.ranking.leaderboard import (
     leaderboard_faults,
-    leaderboard_summary,
     publish_leaderboard,
     register_gates,
-    shown_rows,
 )
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.workspace import Workspace
