@@ -15,12 +15,12 @@ from pydantic_settings import BaseSettings
 from backtest_pipeline.market.errors import ArtifactCorrupt, BacktestError, StoreError
 from backtest_pipeline.storage.artifact_root import require_own_root
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.dagster_run_leases import expired_leases
 from backtest_pipeline.storage.external.open_table import open_table
 from backtest_pipeline.storage.external.overview import describe_columns, describe_rows
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import DAGSTER_SCHEMA, Database, open_database
 from backtest_pipeline.storage.postgres.migrations import check, schema_files
-from backtest_pipeline.storage.run_tables.dagster_run_leases import expired_leases
 from backtest_pipeline.storage.run_tables.engine_checks import engine_agreement
 from backtest_pipeline.storage.run_tables.recorded_runs import lost_inputs
 from backtest_pipeline.storage.run_tables.retention import stored_by_rows

@@ -20,7 +20,7 @@ YEARS = ("--start", "2023-01-01", "--end", "2025-01-01", "--draws", "50")
     ("arguments", "message"),
     [
         (("--draws", "0"), "draws must be at least 1, not 0"),
-        (("--draws", "100000"), "draws must be less than or equal to 10000, not 100000"),
+        (("--draws", "100000"), "draws must be at most 10000, not 100000"),
         (("--seed", "-1"), "seed must be at least 0, not -1"),
     ],
 )

@@ -60,7 +60,7 @@ def test_whole_numbers_from_json_are_good_numbers(name: str) -> None:
         ("ema_crossover", {"cooldown_bars": 2**63}, "cooldown_bars: "),
         ("ema_crossover", {"rsi_min_long": float("nan")}, "rsi_min_long: "),
         ("ema_crossover", {"min_atr_pct": float("inf")}, "min_atr_pct: "),
-        ("ema_crossover", {"min_atr_pct": 1.5}, "min_atr_pct: .*less than or equal to 1"),
+        ("ema_crossover", {"min_atr_pct": 1.5}, "min_atr_pct: .*must be at most 1"),
         ("rsi_mean_revert", {"lower": 70}, r"lower \(70.*\) must be below upper \(70"),
         ("rsi_mean_revert", {"lower": 0}, "lower: "),
         ("rsi_mean_revert", {"upper": 100}, "upper: "),

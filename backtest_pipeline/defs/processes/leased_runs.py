@@ -19,8 +19,7 @@ from uuid import uuid4
 import dagster as dg
 
 from backtest_pipeline.market.errors import StoreError
-from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline.storage.run_tables.dagster_run_leases import (
+from backtest_pipeline.storage.dagster_run_leases import (
     ExpiredLease,
     is_leased,
     lock_expired_leases,
@@ -28,6 +27,7 @@ from backtest_pipeline.storage.run_tables.dagster_run_leases import (
     renew_lease,
     take_lease,
 )
+from backtest_pipeline.storage.postgres.database import Database
 
 LEASE_S, BEAT_S = 30.0, 3.0
 _CODE_LOCATION = "dagster/code_location"  # only launched runs have this tag

@@ -20,7 +20,7 @@ from backtest_pipeline.storage.artifacts.backend import MANIFEST, StoredFile
 from backtest_pipeline.storage.postgres.removals import lock_for_removal
 from backtest_pipeline.storage.run_tables import retention
 from backtest_pipeline.storage.run_tables.run_search import require_own_runs, require_runs
-from backtest_pipeline.storage.run_tables.source_removal import (
+from backtest_pipeline.storage.source_removal import (
     assets_of_source,
     capture_assets,
     delete_assets,
