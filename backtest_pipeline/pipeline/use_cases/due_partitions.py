@@ -22,6 +22,7 @@ from backtest_pipeline.pipeline.stages.source_reader import states_of_bars
 from backtest_pipeline.pipeline.versions import BARS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage.source_states import read_states, read_times
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
@@ -74,7 +75,8 @@ class DuePartitions:
         looked_at: number of partitions that were looked at.
         absent: assets that the source does not have any more; their bars stay as they are, and
             what is made from them is due where it is stale.
-        closed: when the last bar of each timeframe closed, microseconds since 1970 UTC.
+        closed: when the last bar that results of each timeframe are marked at closed, at longer
+            ones than a day that of the day, microseconds since 1970 UTC.
     """
 
     reasons: Mapping[Partition, DueReason]
@@ -155,7 +157,11 @@ def due_partitions(
         return {p: _reason(p, stored, unread) for p in sorted(stale | unread)}
 
     reasons = workspace.database.retrying("due partitions", look) if partitions else {}
-    closed = {tf: timeframe(tf).last_closes(at_us)[0] for _, tf in partitions}
+    days = timeframe(DAILY)
+    closed = {
+        tf: (days if timeframe(tf).days > 1 else timeframe(tf)).last_closes(at_us)[0]
+        for _, tf in partitions
+    }
     return DuePartitions(reasons, len(partitions), tuple(sorted({p.asset for p in left})), closed)
 
 

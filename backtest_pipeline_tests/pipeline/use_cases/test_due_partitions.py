@@ -69,6 +69,8 @@ def test_a_store_that_is_up_to_date_lacks_what_is_new(refreshed: Workspace) -> N
     found = due_partitions(refreshed, whole(), config, [*PARTITIONS, other], end)
     assert found.reasons[other] is DueReason.MISSING
     later = due_partitions(refreshed, whole(), config, PARTITIONS, us("2026-01-02") + 1)
+    # Weeks and months are marked at the days: each day is another reason to try them.
+    assert later.closed["1W"] == later.closed["1M_CAL"] == later.closed["1D"] == us("2026-01-02")
     assert later.reasons[Partition("S-ALPHA", "1D")] is DueReason.NEW_BARS
     assert Partition("S-ALPHA", "1W") not in later.reasons
     dearer = replace(config, initial_cash=config.initial_cash * 2)
