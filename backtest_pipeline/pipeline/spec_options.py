@@ -316,7 +316,9 @@ _TEXTS = {
         "file of funding rates with columns symbol, ts, rate; replaces the flat rate", _rates
     ),
     "rules": _Text(
-        "file of rules in TOML in place of a strategy's name, see docs/rules.md", _rules
+        "file of rules in TOML in place of a strategy's name, see docs/rules.md, or "
+        "docs/cross-section.md for one that ranks a universe",
+        _rules,
     ),
     "params": _Text("strategy parameter, for example fast=12; repeatable", params_from, kind=list),
     "weights": _Text(

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from backtest_pipeline.market.errors import BacktestError, InvalidInput, PartitionError
+from backtest_pipeline.market.errors import (
+    BacktestError,
+    InvalidInput,
+    PartitionError,
+    StrategyRefused,
+)
 from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
 from backtest_pipeline.pipeline.cross_section.ranked_identity import RankedTerms
 from backtest_pipeline.pipeline.cross_section.ranked_runs import run_ranked
@@ -20,7 +25,7 @@ from backtest_pipeline.storage.run_tables.run_search import note_request
 from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.strategies.cross_section.cross_section_file import cross_section_from_toml
 from backtest_pipeline.strategies.cross_section.definition import CrossSection
-from backtest_pipeline.strategies.known_strategies import catalogue, look_again
+from backtest_pipeline.strategies.known_strategies import FOLDER, catalogue, look_again
 from backtest_pipeline.strategies.own.loading import GIVEN
 from backtest_pipeline.strategies.registry import cross_section_of
 
@@ -99,18 +104,24 @@ def refresh_at(
             rank their assets, and are left out.
 
     Raises:
-        UnknownName, StrategyRefused: for a name that there is not, or a file that cannot be read.
-        PartitionError: where any of them failed, with each reason.
+        UnknownName, StrategyRefused: for one of `names` that there is not, or whose file cannot be
+            read; StrategyRefused for a folder that cannot.
+        PartitionError: where any of them failed, or the file of any cannot be read, with each
+            reason.
     """
     look_again()
-    chosen = [cross_section_of(name) for name in names or sorted(catalogue().cross_sections)]
+    found = catalogue()
+    if FOLDER in found.refused:
+        raise StrategyRefused(f"{FOLDER} cannot be used: {found.refused[FOLDER]}")
+    chosen = [cross_section_of(name) for name in names or sorted(found.cross_sections)]
+    unreadable = () if names else sorted(found.refused_cross_sections)
     terms = RankedTerms(
         SimulationConfig(
             costs=config.costs, initial_cash=config.initial_cash, risk_free=config.risk_free
         )
     )
     run_ids: dict[str, UUID] = {}
-    failed: list[str] = []
+    failed = [f"{name} cannot be used: {found.refused[name]}" for name in unreadable]
     n_new = 0
     for rule in chosen:
         try:
