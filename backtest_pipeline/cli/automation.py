@@ -13,8 +13,6 @@ from backtest_pipeline.cli.console import console, print_json, rows_table, say
 from backtest_pipeline.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
-
     from backtest_pipeline.defs.automation.switches import AutomationStatus
     from backtest_pipeline.defs.automation.table import Automation
     from backtest_pipeline.storage.postgres.database import Database
@@ -109,7 +107,7 @@ def _chosen(rows: tuple[Automation, ...], names: list[str] | None) -> tuple[Auto
 
 
 @contextmanager
-def _opened() -> Iterator[tuple[DagsterInstance, tuple[Automation, ...], Database]]:
+def _opened() -> Iterator[tuple[Any, tuple[Automation, ...], Database]]:
     """The store's Dagster instance, its schedules and sensors, and its database."""
     from backtest_pipeline.cli.up import ensure_schema
     from backtest_pipeline.defs.automation.switches import of_this_store

@@ -59,7 +59,7 @@ def test_a_cross_section_is_listed_shown_checked_and_run(
     assert given["metrics"] == found["metrics"]
     text = cli("cross-section", "run", "--strategy", "strength_py").out
     assert "rebalances: " in text
-    assert "benchmark" in text.splitlines()[1]
+    assert "benchmark" in text.splitlines()[2]
     run_id = cli.json("cross-section", "run", "--strategy", "strength_py")["run_id"]
     assert f"report: backtest-pipeline runs report {run_id[:8]}" in text
     assert cli("runs", "report", run_id[:8], "--to", str(tmp_path)).code == 0
