@@ -15,6 +15,7 @@ from backtest_pipeline.cli.options import AsJson
 if TYPE_CHECKING:
     from backtest_pipeline.defs.automation.switches import AutomationStatus
     from backtest_pipeline.defs.automation.table import Automation
+    from backtest_pipeline.storage.postgres.database import Database
 
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="Schedules and sensors; else all.")
@@ -35,10 +36,11 @@ def status(names: Names = None, *, as_json: AsJson = False) -> None:
     from backtest_pipeline.defs.automation.switches import status_of
 
     now = datetime.now(UTC)
-    with _opened() as (instance, rows):
+    with _opened() as (instance, rows, database):
         found = [status_of(instance, row, now) for row in _chosen(rows, names)]
+        unsent = _unsent(database)
     if as_json:
-        print_json({"automation": [_as_json(one) for one in found]})
+        print_json({"automation": [_as_json(one) for one in found], "unsent_notices": unsent})
         return
     if names:
         for one in found:
@@ -46,29 +48,56 @@ def status(names: Names = None, *, as_json: AsJson = False) -> None:
                 say(f"{name}: {value if value is not None else ''}")
         return
     console.print(rows_table("Automation", [_row(one) for one in found]))
+    if unsent:
+        say(f"notices of failed runs: {unsent}")
     say("`backtest-pipeline automation status NAME` tells more; they tick while `up` runs")
 
 
 @automation.command()
 def on(names: Names = None) -> None:
-    """Turn schedules and sensors on; without names, those that a new store has on."""
+    """Turn schedules and sensors on; without names, those that `off` without names stopped.
+
+    Where it stopped none, those that a new store has on."""
     _switch(names, on=True)
 
 
 @automation.command()
 def off(names: Names = None) -> None:
-    """Turn schedules and sensors off; runs that they have requested go on."""
+    """Turn schedules and sensors off; runs that they have requested go on.
+
+    Without names all are stopped, also the launch of requested jobs, the watch over killed runs and
+    the notices of failed ones."""
     _switch(names, on=False)
 
 
 def _switch(names: list[str] | None, *, on: bool) -> None:
-    from backtest_pipeline.defs.automation.switches import switch
+    from backtest_pipeline.defs.automation import switches
 
-    with _opened() as (instance, rows):
-        wanted = [row for row in _chosen(rows, names) if names or row.on or not on]
-        changed = [row.name for row in wanted if switch(instance, row, on=on)]
+    with _opened() as (instance, rows, _):
+        if names:
+            changed = switches.switch_some(instance, switches.chosen(rows, names), on=on)
+        elif on:
+            changed = switches.switch_on_again(instance, rows)
+        else:
+            changed = switches.switch_all_off(instance, rows)
     word = "on" if on else "off"
-    say(f"turned {word}: {', '.join(changed)}" if changed else f"all of them were {word} already")
+    if not changed:
+        say(f"all of them were {word} already")
+        return
+    say(f"turned {word}: {', '.join(row.name for row in changed)}")
+    if not on:
+        say("until they are on again, nothing does this:")
+        for row in changed:
+            say(f"  {row.name}: {row.does}")
+
+
+def _unsent(database: Database) -> str:
+    from backtest_pipeline.pipeline.monitoring.notices import NoticeSettings, unsent_in_words
+    from backtest_pipeline.storage.run_notices import unsent_notices
+    from backtest_pipeline.storage.settings import read_settings
+
+    with database.begin() as connection:
+        return unsent_in_words(unsent_notices(connection, read_settings(NoticeSettings).receivers))
 
 
 def _chosen(rows: tuple[Automation, ...], names: list[str] | None) -> tuple[Automation, ...]:
@@ -78,8 +107,8 @@ def _chosen(rows: tuple[Automation, ...], names: list[str] | None) -> tuple[Auto
 
 
 @contextmanager
-def _opened() -> Iterator[tuple[Any, tuple[Automation, ...]]]:
-    """The store's Dagster instance, and the schedules and sensors that the store has."""
+def _opened() -> Iterator[tuple[Any, tuple[Automation, ...], Database]]:
+    """The store's Dagster instance, its schedules and sensors, and its database."""
     from backtest_pipeline.cli.up import ensure_schema
     from backtest_pipeline.defs.automation.switches import of_this_store
     from backtest_pipeline.defs.instance import open_instance
@@ -91,7 +120,8 @@ def _opened() -> Iterator[tuple[Any, tuple[Automation, ...]]]:
     database = open_database(settings)
     try:
         with open_instance(settings, database) as instance:
-            yield instance, of_this_store(is_external=settings.external is not None)
+            rows = of_this_store(is_external=settings.external is not None)
+            yield instance, rows, database
     finally:
         database.close()
 

@@ -9,13 +9,14 @@ import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
 from backtest_pipeline.cli.options import AsJson, FullRebuild, SpecOptions, of_spec
+from backtest_pipeline.cli.run import say_report
 from backtest_pipeline.cli.store import open_store
 from backtest_pipeline.pipeline.specs import CrossSectionSpec
 
 if TYPE_CHECKING:
     from backtest_pipeline.pipeline.results import CrossSectionResult
 
-_FIGURES = ("total_return", "sharpe", "max_drawdown", "turnover", "trade_count")
+_FIGURES = ("total_return", "benchmark_return", "sharpe", "max_drawdown", "turnover", "trade_count")
 _RETURNS = ("mean_return", "quantile_spread")
 """Returns of a few bars, too small for the two digits of other figures."""
 _INFORMATION = ("mean_ic", "icir", "ic_t_value", "ic_hit_rate", "quantile_spread")
@@ -42,14 +43,18 @@ def run(
     with open_store() as workspace:
         from backtest_pipeline.pipeline.execution import execute
         from backtest_pipeline.pipeline.results import CrossSectionResult
+        from backtest_pipeline.pipeline.runs.reports.report import report_url
         from backtest_pipeline.storage.settings import load_settings
 
-        result = execute(workspace, load_settings(), spec, rebuild=full_rebuild)
+        settings = load_settings()
+        result = execute(workspace, settings, spec, rebuild=full_rebuild)
         assert isinstance(result, CrossSectionResult)  # noqa: S101  (it has no other)
+        address = report_url(result.run_id, settings)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
         _show(result)
+        say_report(result.run_id, address)
 
 
 def _show(result: CrossSectionResult) -> None:
@@ -65,6 +70,7 @@ def _show(result: CrossSectionResult) -> None:
     say(f"delisted while held: {result.delisted}, each at {result.delisting_return:.0%}")
     for note in result.notes:
         say(note)
+    say("benchmark: the same universe held in equal parts, bought once")
     say(f"run {result.run_id}")
 
 

@@ -52,7 +52,7 @@ def robustness(
         print_json(result.model_dump(mode="json"))
     else:
         _show(result, folder)
-        say_report(result, address)
+        say_report(result.run_id, address)
 
 
 def _show(result: RobustnessResult, folder: str) -> None:

@@ -18,6 +18,8 @@ from backtest_pipeline.cli.store import open_store_for
 from backtest_pipeline.pipeline.specs import RunSpec
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from backtest_pipeline.pipeline.results import RunResult
 
 
@@ -49,12 +51,12 @@ def run(
         print_json(result.model_dump(mode="json"))
     else:
         _show(result, folder)
-        say_report(result, address)
+        say_report(result.run_id, address)
 
 
-def say_report(run: RunResult, address: str) -> None:
+def say_report(run_id: UUID, address: str) -> None:
     """Say where the report of a run is, or what writes it."""
-    say(f"report: {address or f'backtest-pipeline runs report {str(run.run_id)[:8]} --open'}")
+    say(f"report: {address or f'backtest-pipeline runs report {str(run_id)[:8]} --open'}")
 
 
 def table_row(run: RunResult) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -207,8 +208,12 @@ def _check_cross_section(rule: CrossSection, *, as_json: bool) -> None:
         f"{rule.name}: no look-ahead found in {found.probes} other futures of all assets; "
         f"{found.milliseconds:.1f} ms for {found.rows:,} daily bars"
     )
-    console.print(rows_table("Rebalances on the sample market", [dict(found.rebalances)]))
-    console.print(rows_table("Information on the sample market", [dict(found.figures)]))
+    for title, figures in (("Rebalances", found.rebalances), ("Information", found.figures)):
+        rows = [
+            {"figure": name, "value": None if math.isnan(value) else value}
+            for name, value in figures.items()
+        ]
+        console.print(rows_table(f"{title} on the sample market", rows))
 
 
 def _show_check(name: str, found: StrategyCheck) -> None:

@@ -216,7 +216,12 @@ def cross_section_result(workspace: Workspace, run_id: UUID) -> CrossSectionResu
         raise RunNotFound(f"run {run_id} is no cross-section, but {run.split}; see get_run")
     found = run.results[KIND]
     symbols = sorted(dataset_of_key(key)[0].asset for key in run.provenance["dataset_version_ids"])
-    few = "an information coefficient of two assets is always 1 or -1"
+    notes = [
+        f"{asset} is not ranked: it had a bar before the window that cannot be traded on"
+        for asset in found.get("dropped", ())
+    ]
+    if len(symbols) - len(notes) == 2:
+        notes.append("an information coefficient of two assets is always 1 or -1")
     same = ("horizon", "dates_with_ic", "quantiles", "rebalances", "mean_turnover", "delisted")
     return CrossSectionResult(
         run_id=run.run_id,
@@ -228,7 +233,7 @@ def cross_section_result(workspace: Workspace, run_id: UUID) -> CrossSectionResu
         liquidated=run.results["liquidated"],
         information=found["figures"],
         undefined={**run.undefined, **found["undefined"]},
-        notes=[few] if len(symbols) == 2 else [],
+        notes=notes,
         **{name: found[name] for name in (*same, "delisting_return", "orders_dropped")},
         bars_left_out=found["bars_left_out"],
         **{name: getattr(run, name) for name in ("timeframe", "first_ts", "last_ts", "n_bars")},

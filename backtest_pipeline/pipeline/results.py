@@ -316,8 +316,8 @@ class CrossSectionResult(_Model):
     delisted: int = Field(description="positions that were closed by the delisting return")
     delisting_return: float
     bars_left_out: dict[str, int] = Field(
-        description="bars by asset from the first one on that cannot be traded on; the asset "
-        "counts as delisted there"
+        description="bars of the window by asset, from the first one on that cannot be traded on; "
+        "the asset counts as delisted there"
     )
     orders_dropped: int = Field(description="orders for assets that had no bar in time")
     undefined: dict[str, str] = Field(description="reason for each null figure")

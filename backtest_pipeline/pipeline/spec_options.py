@@ -79,8 +79,9 @@ def _option(name: str, field: FieldInfo) -> Option:
     text = _TEXTS.get(name)
     default = None if field.is_required() else field.get_default()
     if text is not None:
+        told = text.help.replace(_OF_FIELD, field.description or "")
         return Option(
-            _NAMES.get(name, name), "", text.kind, text.default, field.is_required(), text.help
+            _NAMES.get(name, name), "", text.kind, text.default, field.is_required(), told
         )
     return Option(
         name=_NAMES.get(name, name),
@@ -138,9 +139,19 @@ def day_of(text: str | None, option: str) -> date | None:
         raise BadRange(f"{option}: {text!r} is not a date; write it as 2024-01-31") from None
 
 
+_OF_FIELD = "{description of the field}"
+
+
 @dataclass(frozen=True)
 class _Text:
-    """A field whose option takes text that `parsed` turns into the field's value."""
+    """A field whose option takes text that `parsed` turns into the field's value.
+
+    Attributes:
+        help: description with its unit; `_OF_FIELD` in it stands for that of the field.
+        parsed: makes the value of the text.
+        default: of the option.
+        kind: of the option.
+    """
 
     help: str
     parsed: Callable[[Any], Any]
@@ -315,9 +326,7 @@ _TEXTS = {
     "funding": _Text(
         "file of funding rates with columns symbol, ts, rate; replaces the flat rate", _rates
     ),
-    "rules": _Text(
-        "file of rules in TOML in place of a strategy's name, see docs/rules.md", _rules
-    ),
+    "rules": _Text(f"file of {_OF_FIELD}", _rules),
     "params": _Text("strategy parameter, for example fast=12; repeatable", params_from, kind=list),
     "weights": _Text(
         "fixed weight of a symbol instead of a scheme, for example BTC=0.6; repeatable",

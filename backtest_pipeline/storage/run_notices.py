@@ -72,6 +72,37 @@ def claim_notice(connection: Connection, receivers: Collection[str]) -> DueNotic
     return None if row is None else DueNotice(*row)
 
 
+class UnsentNotices(NamedTuple):
+    """Notices that a receiver did not accept for the same reason.
+
+    Attributes:
+        receiver: webhook, slack or mail.
+        problem: why the last try failed.
+        waiting: how many are sent again.
+        given_up: how many are not, because they were tried `MOST_TRIES` times.
+    """
+
+    receiver: str
+    problem: str
+    waiting: int
+    given_up: int
+
+
+def unsent_notices(connection: Connection, receivers: Collection[str]) -> list[UnsentNotices]:
+    """The notices of these receivers that were tried and not accepted, by receiver and reason."""
+    rows = connection.execute(
+        text("""
+            SELECT receiver, problem, count(*) FILTER (WHERE tries < :most),
+                count(*) FILTER (WHERE tries >= :most)
+            FROM run_notices
+            WHERE sent_at IS NULL AND problem <> '' AND receiver = ANY(:receivers)
+            GROUP BY receiver, problem ORDER BY receiver, problem
+        """),
+        {"most": MOST_TRIES, "receivers": list(receivers)},
+    )
+    return [UnsentNotices(*row) for row in rows]
+
+
 def mark_sent(connection: Connection, notice: DueNotice) -> None:
     """Record that the receiver accepted a notice."""
     connection.execute(

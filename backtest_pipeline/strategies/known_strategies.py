@@ -29,6 +29,7 @@ from backtest_pipeline.strategies.own.loading import (
     load_any,
     load_text,
     packages,
+    seems_cross_section,
 )
 from backtest_pipeline.strategies.own.source import Source
 from backtest_pipeline.strategies.own.trial import forget_what_hung, tried
@@ -49,11 +50,13 @@ class Catalogue:
         cross_sections: the strategies that rank a universe.
         refused: why a strategy cannot be used, by its name, or by that of its file; why the whole
             folder cannot, by `FOLDER`.
+        refused_cross_sections: those of the refused that are meant to rank a universe.
     """
 
     known: Mapping[str, Loaded]
     refused: Mapping[str, str]
     cross_sections: Mapping[str, LoadedCrossSection] = field(default_factory=dict)
+    refused_cross_sections: frozenset[str] = frozenset()
 
 
 Read = Loaded | LoadedCrossSection | StrategyRefused
@@ -135,7 +138,7 @@ def rules_known(text: str) -> Iterator[str]:
             "rules another name, or run that strategy by its name"
         )
     own = replace(one, strategy=replace(one.strategy, presets={}))
-    token = _with_rules.set(Catalogue({**before.known, name: own}, before.refused))
+    token = _with_rules.set(replace(before, known={**before.known, name: own}))
     try:
         yield name
     finally:
@@ -180,13 +183,18 @@ def _read() -> Catalogue:
     refused: dict[str, str] = {}
     own: list[tuple[str, Loaded | StrategyRefused]] = []
     ranking: list[LoadedCrossSection] = []
-    for name, one in _of_folder(refused):
+    meant: set[str] = set()
+    for source, one in _of_folder(refused):
         if isinstance(one, LoadedCrossSection):
             ranking.append(one)
-        else:
-            own.append((name, one))
+            meant.add(one.rule.name)
+            continue
+        own.append((source.stem, one))
+        if isinstance(one, StrategyRefused) and seems_cross_section(source):
+            meant.add(source.stem)
     known = _installed(refused, own)
-    return Catalogue(known, refused, _cross_sections(refused, known, ranking))
+    usable = _cross_sections(refused, known, ranking)
+    return Catalogue(known, refused, usable, frozenset((meant - set(usable)) & set(refused)))
 
 
 def _cross_sections(
@@ -199,6 +207,8 @@ def _cross_sections(
     for name, places in origins.items():
         if name in known:
             places.append(known[name].origin)
+        if name in SHORT_NAMES:
+            places.append(f"{SHIPPED}, as short for {SHORT_NAMES[name]}")
         if len(places) > 1:
             _refuse(refused, name, f"there are {len(places)} of this name: {' and '.join(places)}; "
                     "rename all but one")  # fmt: skip
@@ -238,7 +248,7 @@ def _refuse(refused: dict[str, str], name: str, why: str) -> None:
     refused[name] = f"{refused[name]}; {why}" if name in refused else why
 
 
-def _of_folder(refused: dict[str, str]) -> Iterator[tuple[str, Read]]:
+def _of_folder(refused: dict[str, str]) -> Iterator[tuple[Source, Read]]:
     if _place.folder is None:
         return
     try:
@@ -256,7 +266,7 @@ def _of_folder(refused: dict[str, str]) -> Iterator[tuple[str, Read]]:
         why = failed.get(source.digest)
         _place.loaded[source.digest] = StrategyRefused(why) if why else _loaded(source)
     for source in content.sources:
-        yield source.stem, _place.loaded[source.digest]
+        yield source, _place.loaded[source.digest]
 
 
 def _loaded(source: Source) -> Read:

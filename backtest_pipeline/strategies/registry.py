@@ -58,7 +58,7 @@ def named(name: str, presets: Iterable[str] = ()) -> Named:
         UnknownName: where nothing goes by it.
         InvalidInput: for a cross-section, which is no strategy on single assets.
         StrategyRefused: where a strategy of that name, or the folder of the user's own, cannot be
-            loaded, with the reason.
+            loaded, or it ranks a universe, with the reason.
         AmbiguousName: where several do, with their names.
 
     Examples:
@@ -67,7 +67,12 @@ def named(name: str, presets: Iterable[str] = ()) -> Named:
         >>> named("ema_9_21", ["ema_9_21", "ema_21_50"])
         Named(strategy=None, preset='ema_9_21')
     """
-    presets = tuple(presets)
+    presets, ranking = tuple(presets), catalogue().cross_sections
+    if name in ranking:
+        raise StrategyRefused(
+            f"{name} ranks a universe, and is no strategy on single assets; run it by "
+            f"backtest-pipeline cross-section run --strategy {name}"
+        )
     if name in presets and name in strategies():
         raise AmbiguousName(f"{name!r} is a strategy and a preset; give --strategy or --preset")
     if name in presets:
@@ -92,7 +97,7 @@ def named(name: str, presets: Iterable[str] = ()) -> Named:
         )
     if not found:
         kind = "strategy or preset" if presets else "strategy"
-        raise UnknownName(kind, name, (*SHORT_NAMES, *strategies(), *presets))
+        raise UnknownName(kind, name, (*SHORT_NAMES, *strategies(), *ranking, *presets))
     if len(found) > 1:
         told = ", ".join(
             f"{one.strategy} (strategy)" if one.strategy else f"{one.preset} (preset)"

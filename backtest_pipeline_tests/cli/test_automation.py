@@ -40,16 +40,40 @@ def test_schedules_and_sensors_are_turned_on_and_off(home: Path) -> None:
     assert "turned off: daily_backfill" in run("off", "daily_backfill")
     assert "were off already" in run("off", "daily_backfill")
     assert shown() == {**at_first, "daily_backfill": False}
-    run("off")
+    run("on")  # nothing was stopped by a plain `off`, so it is what a new store has
+    assert shown() == at_first
+    run("off", "nightly_retention")
+    run("on", "conditions")
+    own = {**at_first, "nightly_retention": False, "conditions": True}
+    said = run("off")
+    assert "requested_jobs: Launches requested jobs" in said
+    assert "run_failures: Sends a notice of each failed run" in said
     assert not any(shown().values())
     run("on", "conditions")
     assert shown("conditions", "run_failures") == {"conditions": True, "run_failures": False}
+    run("off")  # the second one forgets nothing
+    run("off", "weekly_look_ahead")
     run("on")
-    assert shown() == {**at_first, "conditions": True}
+    assert shown() == {**own, "weekly_look_ahead": False}
     text = run("status", "daily_backfill")
     assert "when: 20 0,1,2,4,8,16 * * * UTC" in text
     assert "next_tick: " in text
     assert "never" in run("status")
+
+
+def test_a_receiver_that_is_dead_is_told(
+    home: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKTEST_NOTIFY_WEBHOOK", "http://127.0.0.1:1/hook")
+    assert "notices of failed runs" not in run("status")
+    with database.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO run_notices (dagster_run_id, receiver, tries, problem)"
+            " VALUES ('a', 'webhook', 10, 'the receiver answered 500')"
+        )
+    assert "1 given up after 10 tries (webhook: the receiver answered 500)" in " ".join(
+        run("status").split()
+    )
 
 
 def test_an_unknown_name_is_refused_with_the_nearest(home: Path) -> None:

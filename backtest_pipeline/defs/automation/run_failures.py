@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -15,6 +16,7 @@ from backtest_pipeline.pipeline.monitoring.notices import (
     NotSent,
     send,
     shortened,
+    unsent_in_words,
 )
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.migrations import opened
@@ -24,6 +26,7 @@ from backtest_pipeline.storage.run_notices import (
     mark_sent,
     mark_unsent,
     note_failures,
+    unsent_notices,
 )
 from backtest_pipeline.storage.settings import load_settings, read_settings
 
@@ -52,21 +55,29 @@ def run_failures(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         with opened(load_settings()) as database:
             with database.begin() as connection:
                 note_failures(connection, ids, settings.receivers)
-            sentences = [
-                _sent(context.instance, database, settings, due)
-                for due in _claimed(database, settings)
-            ]
+
+            def served(receiver: str) -> list[str]:
+                return [
+                    _sent(context.instance, database, settings, due)
+                    for due in _claimed(database, receiver)
+                ]
+
+            with ThreadPoolExecutor(len(settings.receivers)) as receivers:
+                told = [one for some in receivers.map(served, settings.receivers) for one in some]
+            with database.begin() as connection:
+                unsent = unsent_in_words(unsent_notices(connection, settings.receivers))
     except SchemaNotMigrated as error:
         return dg.SkipReason(str(error))
+    sentences = [*told, unsent] if unsent else told
     return dg.SkipReason("; ".join(sentences) or "no run has failed that is not notified")
 
 
-def _claimed(database: Database, settings: NoticeSettings) -> Iterator[DueNotice]:
-    """The notices that are due, one after the other, until the tick has taken long enough."""
+def _claimed(database: Database, receiver: str) -> Iterator[DueNotice]:
+    """The notices that are due to a receiver, until the tick has taken long enough."""
     until = time.monotonic() + _LONGEST_TICK_S
     while time.monotonic() < until:
         with database.begin() as connection:
-            due = claim_notice(connection, settings.receivers)
+            due = claim_notice(connection, [receiver])
         if due is None:
             return
         yield due

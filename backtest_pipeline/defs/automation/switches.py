@@ -12,6 +12,7 @@ For the reasons, and when this can be removed, see docs/adr/0001-private-dagster
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,10 @@ _LOCATION = InProcessCodeLocationOrigin(
     location_name="backtest_pipeline",  # as in workspace.yaml
 )
 _REPOSITORY = RemoteRepositoryOrigin(_LOCATION, "__repository__")
+
+
+_STOPPED = "backtest_pipeline/automation/stopped"
+"""Key of the names that `switch_all_off` stopped, in Dagster's own storage of cursors."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,47 @@ def chosen(rows: Sequence[Automation], names: Sequence[str]) -> tuple[Automation
         if name not in by_name:
             raise UnknownName("schedule or sensor", name, list(by_name))
     return tuple(by_name[name] for name in names)
+
+
+def switch_some(
+    instance: dg.DagsterInstance, rows: Sequence[Automation], *, on: bool
+) -> list[Automation]:
+    """Turn some schedules and sensors on or off; returns those that were the other way before.
+
+    One that is turned off by name stays off when what was stopped is turned on again.
+    """
+    changed = [row for row in rows if switch(instance, row, on=on)]
+    if not on:
+        _note_stopped(instance, _stopped(instance) - {row.name for row in rows})
+    return changed
+
+
+def switch_all_off(instance: dg.DagsterInstance, rows: Sequence[Automation]) -> list[Automation]:
+    """Turn off all of them, and note which were on; returns these."""
+    changed = [row for row in rows if switch(instance, row, on=False)]
+    _note_stopped(instance, _stopped(instance) | {row.name for row in changed})
+    return changed
+
+
+def switch_on_again(instance: dg.DagsterInstance, rows: Sequence[Automation]) -> list[Automation]:
+    """Turn on what `switch_all_off` stopped, or else what a new store has on.
+
+    Returns those that were off before.
+    """
+    stopped = _stopped(instance)
+    wanted = [row for row in rows if (row.name in stopped if stopped else row.on)]
+    changed = [row for row in wanted if switch(instance, row, on=True)]
+    _note_stopped(instance, set())
+    return changed
+
+
+def _stopped(instance: dg.DagsterInstance) -> set[str]:
+    stored = instance.daemon_cursor_storage.get_cursor_values({_STOPPED})
+    return set(json.loads(stored.get(_STOPPED, "[]")))
+
+
+def _note_stopped(instance: dg.DagsterInstance, names: set[str]) -> None:
+    instance.daemon_cursor_storage.set_cursor_values({_STOPPED: json.dumps(sorted(names))})
 
 
 def switch(instance: dg.DagsterInstance, row: Automation, *, on: bool) -> bool:

@@ -92,6 +92,8 @@ class RankedAccount:
             # So that a replay, and a bundle's fingerprint of results, cover them.
             "files": {name: table_hash(table) for name, table in self.files.items()},
         }
+        if self.book.dropped:
+            own["dropped"] = list(self.book.dropped)
         return canonical_json({**json.loads(common), KIND: own})
 
     def _daily_ic(self) -> pa.Table:

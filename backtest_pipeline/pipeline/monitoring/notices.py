@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import smtplib
 import ssl
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from email.message import EmailMessage
+from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backtest_pipeline.market.errors import BacktestError
 from backtest_pipeline.storage.logs import redacted
+from backtest_pipeline.storage.run_notices import MOST_TRIES, UnsentNotices
 
 _TIMEOUT_S = 10
 _MOST_TEXT = 1500
@@ -112,12 +116,55 @@ def shortened(reason: str) -> str:
     return safe if len(safe) <= _MOST_TEXT else f"{safe[:_MOST_TEXT]} ..."
 
 
+def unsent_in_words(unsent: Sequence[UnsentNotices]) -> str:
+    """How many notices wait and how many were given up, with the reasons; empty where none.
+
+    Examples:
+        >>> unsent_in_words([UnsentNotices("webhook", "the receiver answered 500", 2, 1)])
+        '2 wait for another try (webhook: the receiver answered 500); 1 given up after 10 tries \
+(webhook: the receiver answered 500)'
+    """
+    waiting, given_up = sum(one.waiting for one in unsent), sum(one.given_up for one in unsent)
+    sentences = []
+    if waiting:
+        why = ", ".join(f"{one.receiver}: {one.problem}" for one in unsent if one.waiting)
+        sentences.append(f"{waiting} wait{'s' * (waiting == 1)} for another try ({why})")
+    if given_up:
+        why = ", ".join(f"{one.receiver}: {one.problem}" for one in unsent if one.given_up)
+        sentences.append(f"{given_up} given up after {MOST_TRIES} tries ({why})")
+    return "; ".join(sentences)
+
+
 def send(settings: NoticeSettings, receiver: str, notice: Notice) -> None:
     """Send a notice to a receiver that is set.
 
     Raises:
-        NotSent: where it does not accept the notice within ten seconds.
+        NotSent: where it does not accept the notice within ten seconds, whatever it does meanwhile.
     """
+    outcome: Future[None] = Future()
+
+    def attempt() -> None:
+        try:
+            _deliver(settings, receiver, notice)
+        except BaseException as error:  # raised again where the outcome is read
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    # The time limits of HTTP and mail clients are for each read, and a receiver that drips is never
+    # late for one. The thread of such a one is left behind until the receiver ends.
+    Thread(target=attempt, name=f"notice to {receiver}", daemon=True).start()
+    try:
+        outcome.result(timeout=_TIMEOUT_S)
+    except TimeoutError:
+        raise _late() from None
+
+
+def _late() -> NotSent:
+    return NotSent(f"the receiver did not answer within {_TIMEOUT_S} seconds")
+
+
+def _deliver(settings: NoticeSettings, receiver: str, notice: Notice) -> None:
     if receiver == "mail":
         _mail(settings, notice)
     elif receiver == "slack":
@@ -141,6 +188,8 @@ def _post(url: SecretStr | None, body: dict[str, Any], notice: Notice) -> None:
             timeout=_TIMEOUT_S,
         ) as response:
             status = response.status_code
+    except httpx2.TimeoutException:
+        raise _late() from None
     except httpx2.HTTPError as error:  # its text may have the address
         raise NotSent(f"the receiver could not be reached ({type(error).__name__})") from None
     if not 200 <= status < 300:
@@ -173,5 +222,7 @@ def _mail(settings: NoticeSettings, notice: Notice) -> None:
             if parts.username:
                 server.login(unquote(parts.username), unquote(parts.password or ""))
             server.send_message(message)
+    except TimeoutError:
+        raise _late() from None
     except (smtplib.SMTPException, OSError) as error:
         raise NotSent(f"the mail server did not take it ({type(error).__name__})") from None

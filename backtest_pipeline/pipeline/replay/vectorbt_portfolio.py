@@ -53,7 +53,7 @@ def vectorbt_portfolio(workspace: Workspace, run_id: UUID) -> Any:
         ConfigurationError: where vectorbt is missing or of another version.
     """
     run = run_summary(workspace, run_id)
-    what = {PLANNED: "follows plans", KIND: "ranks a universe"}.get(run.split)
+    what = _OF_SEVERAL.get(run.split)
     if what is None and run.config["max_leverage"] > 1:
         what = "has max_leverage above 1"
     if what is not None:

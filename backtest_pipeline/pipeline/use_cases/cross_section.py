@@ -109,21 +109,23 @@ def refresh_at(
             rank their assets, and are left out.
 
     Raises:
-        UnknownName, StrategyRefused: for a name that there is not, or a file or folder that cannot
-            be read.
-        PartitionError: where any of them failed, with each reason.
+        UnknownName, StrategyRefused: for one of `names` that there is not, or whose file cannot be
+            read; StrategyRefused for a folder that cannot.
+        PartitionError: where any of them failed, or the file of any cannot be read, with each
+            reason.
     """
     look_again()
     require_folder()
-    known = catalogue().cross_sections
-    chosen = [cross_section_of(name) for name in names or sorted(known)]
+    found = catalogue()
+    chosen = [cross_section_of(name) for name in names or sorted(found.cross_sections)]
+    unreadable = () if names else sorted(found.refused_cross_sections)
     terms = RankedTerms(
         SimulationConfig(
             costs=config.costs, initial_cash=config.initial_cash, risk_free=config.risk_free
         )
     )
     run_ids: dict[str, UUID] = {}
-    failed: list[str] = []
+    failed = [f"{name} cannot be used: {found.refused[name]}" for name in unreadable]
     n_new = 0
     for rule in chosen:
         try:
@@ -133,6 +135,7 @@ def refresh_at(
             if of_the_environment(error):
                 raise
             failed.append(f"{rule.name}: {error}")
+    known = {*found.cross_sections, *found.refused_cross_sections}
     _note_refreshed(workspace, timeframe(tf).name, run_ids, known)
     if failed:
         raise PartitionError("cross_sections", tf, "; ".join(failed))

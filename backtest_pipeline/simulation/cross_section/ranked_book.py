@@ -39,8 +39,9 @@ class RankedBook:
 
     Attributes:
         assets: its assets in alphabetical order, those with bars in the window.
-        left: number of bars of an asset from the first one on that cannot be traded on; it counts
-            as delisted from there.
+        left: number of bars of the window, by asset, from the asset's first one on that cannot be
+            traded on; it counts as delisted from there.
+        dropped: assets with bars in the window that are not ranked, because such a bar came before.
         scores: what was ranked, at each instant.
         targets: the weights that were decided.
         rebalanced: the account.
@@ -52,6 +53,7 @@ class RankedBook:
 
     assets: tuple[str, ...]
     left: dict[str, int]
+    dropped: tuple[str, ...]
     scores: Scores
     targets: Targets
     rebalanced: Rebalanced
@@ -88,9 +90,10 @@ def until_unusable(panel: Panel) -> np.ndarray:
     return n_bad - before[panel.segment_of_row] == 0
 
 
-def _lost(panel: Panel, is_usable: np.ndarray) -> list[int]:
-    lost = np.bincount(panel.segment_of_row[~is_usable], minlength=len(panel.assets))
-    return lost.tolist()
+def _counts(panel: Panel, rows: np.ndarray) -> dict[str, int]:
+    """How many of these rows, bool `(n_rows,)`, each asset has; without those that have none."""
+    counts = np.bincount(panel.segment_of_row[rows], minlength=len(panel.assets)).tolist()
+    return {asset: n for asset, n in zip(panel.assets, counts, strict=True) if n}
 
 
 def simulate_ranked(
@@ -121,7 +124,8 @@ def simulate_ranked(
     """
     require_plain(config)
     is_usable = until_unusable(panel)
-    traded = is_usable if window is None else is_usable & window
+    inside = np.ones(len(panel), bool) if window is None else window
+    traded, left = is_usable & inside, _counts(panel, inside & ~is_usable)
     kept = panel.take(traded)
     names = sorted(a for a, n in zip(kept.assets, kept.lengths.tolist(), strict=True) if n)
     if len(names) < 2:
@@ -154,11 +158,8 @@ def simulate_ranked(
     nothing = np.zeros(0, np.int64)
     return RankedBook(
         assets=tuple(names),
-        left={
-            asset: int(n)
-            for asset, n in zip(panel.assets, _lost(panel, is_usable), strict=True)
-            if n
-        },
+        left=left,
+        dropped=tuple(sorted(set(left) - set(names))),
         scores=scores,
         targets=targets,
         rebalanced=rebalanced,

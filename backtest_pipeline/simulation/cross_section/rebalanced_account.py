@@ -25,8 +25,8 @@ from backtest_pipeline.simulation.funding import FundingRates, funding_of_bars
 from backtest_pipeline.strategies.cross_section.definition import CrossSection
 from backtest_pipeline.trading.costs import CostModel
 
-REBALANCED_VERSION = 1
-"""Raise it when the same targets on the same bars give other trades or equity."""
+REBALANCED_VERSION = 2
+"""Raise it when the same targets on the same bars give other trades, equity or counts."""
 _NONE = -1
 _DUST = 1e-12  # of the equity: what rounding leaves of a position
 _MOST_ROUNDS = 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import fields
 from typing import Any
@@ -18,21 +19,33 @@ from backtest_pipeline.strategies.rules.rule_file import LARGEST_FILE
 
 _KEYS = ("kind", *(field.name for field in fields(CrossSection)))
 _TYPES = {"str": str, "int": int, "float": (int, float), "str | int": (str, int), "int | None": int}
+_WORDS = {
+    "str": "text in quotes",
+    "int": "a whole number without quotes",
+    "float": "a number without quotes",
+    "str | int": "text in quotes or a whole number",
+    "int | None": "a whole number without quotes",
+}
+_SAYS_KIND = re.compile(rb"^\s*kind\s*=", re.MULTILINE)
 
 
 def is_cross_section(content: bytes) -> bool:
-    """Whether a TOML file says that it is a cross-section; False for what is no TOML.
+    """Whether a TOML file says that it is a cross-section, also one that cannot be read.
+
+    Rules on single assets have no `kind`, so any kind is meant as that of a cross-section.
 
     Examples:
         >>> is_cross_section(b'kind = "cross_section"'), is_cross_section(b'name = "dip"')
         (True, False)
+        >>> is_cross_section(b'kind = "cross-section"\\nname = ')
+        True
     """
     if len(content) > LARGEST_FILE:
         return False
     try:
-        return tomllib.loads(content.decode("utf-8-sig")).get("kind") == KIND
+        return "kind" in tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        return False
+        return _SAYS_KIND.search(content) is not None
 
 
 def cross_section_from_toml(content: bytes, source: str) -> CrossSection:
@@ -62,8 +75,11 @@ def cross_section_from_toml(content: bytes, source: str) -> CrossSection:
         raise RuleError(source, f"this is not TOML: {error}") from None
     place = Place(source, lines_of(text))
     place.require_keys(raw, _KEYS)
-    if raw.pop("kind", None) != KIND:
-        raise place.at("kind").error(f'a cross-section has kind = "{KIND}"')
+    if (kind := raw.pop("kind", None)) != KIND:
+        given = "it is left out" if kind is None else f"not {kind!r:.60}"
+        raise place.at("kind").error(
+            f'a cross-section has kind = "{KIND}", {given}; rules on single assets have no kind'
+        )
     for key in ("name", "score"):
         if not isinstance(raw.get(key), str):
             raise place.at(key).error(f"a cross-section needs {key}, text in quotes")
@@ -71,7 +87,7 @@ def cross_section_from_toml(content: bytes, source: str) -> CrossSection:
     kinds = {field.name: str(field.type) for field in fields(CrossSection)}
     for key, value in raw.items():
         if isinstance(value, bool) or not isinstance(value, _TYPES[kinds[key]]):  # pyright: ignore[reportArgumentType]
-            raise place.at(key).error(f"{value!r:.60} must be {kinds[key].replace('str', 'text')}")
+            raise place.at(key).error(f"{value!r:.60} must be {_WORDS[kinds[key]]}")
     try:
         return CrossSection(**raw)
     except RuleError as error:

@@ -93,6 +93,12 @@ def load_any(source: Source) -> Loaded | LoadedCrossSection:
     return LoadedCrossSection(rule, rule.version, source.where)
 
 
+def seems_cross_section(source: Source) -> bool:
+    """Whether files are meant as a cross-section, also where they cannot be read."""
+    content = source.files.get(source.main, b"")
+    return is_cross_section(content) if source.is_rules else b"CrossSection(" in content
+
+
 def _cross_section_of(source: Source) -> CrossSection | None:
     if source.is_package:
         return None

@@ -64,5 +64,16 @@ def test_each_timeframe_has_a_run_of_each_cross_section(
         assert not run.success
         errors = json.dumps([str(e) for e in run.all_events if e.is_step_failure])
         assert "flat: nothing could be ranked" in errors
+        (folder / "flat.toml").unlink()
+        # A file that cannot be read fails the timeframe by its name; the others are stored.
+        write(folder, "broken.toml", flat.replace("flat", "broken") + "conut = 3\n")
+        write(folder, "torn.toml", 'kind = "cross_section"\nname = ')
+        write(folder, "no_ranking.toml", 'name = "no_ranking"\nsignals = 1\n')
+        run = run_job(instance, "cross_sections_job", rectangle("1D", "1D"))
+        assert not run.success
+        errors = json.dumps([str(e) for e in run.all_events if e.is_step_failure])
+        assert "broken.toml:7: conut: unknown key" in errors
+        assert "torn.toml" in errors
+        assert "no_ranking" not in errors
     ids = column(store, "SELECT signal_name FROM backtest_runs WHERE split = 'cross_section'")
     assert ids == ["strength"]

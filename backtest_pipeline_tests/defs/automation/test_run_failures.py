@@ -105,7 +105,7 @@ def test_a_failed_run_is_notified_once_and_without_secrets(
     run_id = failed_run(instance)
     receiver.answers = [500]
     assert "the receiver answered 500, try 1" in tick(instance)
-    assert "no run has failed that is not notified" in tick(instance)  # it waits
+    assert tick(instance) == "1 waits for another try (webhook: the receiver answered 500)"
     let_time_pass(store)
     assert tick(instance) == f"run {run_id} to webhook: sent"
     let_time_pass(store)
@@ -136,7 +136,7 @@ def test_a_receiver_that_hangs_or_is_gone_does_not_stop_the_others(
     receiver.hangs_s = 1.0
     first = failed_run(instance)
     said = tick(instance)
-    assert "could not be reached (ReadTimeout), try 1" in said
+    assert "did not answer within 0.3 seconds, try 1" in said
     monkeypatch.setenv("BACKTEST_NOTIFY_SLACK_WEBHOOK", f"http://127.0.0.1:1/{SECRET}")
     receiver.hangs_s = 0
     let_time_pass(store)
@@ -145,8 +145,35 @@ def test_a_receiver_that_hangs_or_is_gone_does_not_stop_the_others(
     assert f"run {first} to slack: the receiver could not be reached (ConnectError)" in said
     assert SECRET not in said
     with store.begin() as connection:
+        connection.exec_driver_sql("UPDATE run_notices SET tries = 10 WHERE sent_at IS NULL")
+    given_up = "1 given up after 10 tries (slack: the receiver could not be reached (ConnectError))"
+    assert tick(instance) == given_up
+    with store.begin() as connection:
         rows = connection.exec_driver_sql("SELECT problem FROM run_notices").scalars().all()
     assert not any(SECRET in problem for problem in rows)
+
+
+class DrippingHandler(socketserver.BaseRequestHandler):
+    """Accepts a request, a byte of the answer at a time: never late for one, late for all."""
+
+    def handle(self) -> None:
+        self.request.recv(65536)
+        for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n":
+            time.sleep(0.05)
+            try:
+                self.request.sendall(bytes([byte]))
+            except OSError:  # the sender has gone
+                return
+
+
+def test_a_receiver_that_drips_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "_TIMEOUT_S", 0.3)
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), DrippingHandler)
+    with serving(server):
+        where = f"127.0.0.1:{server.server_address[1]}"
+        monkeypatch.setenv("BACKTEST_NOTIFY_WEBHOOK", f"http://{where}/{SECRET}")
+        with pytest.raises(notices.NotSent, match=r"did not answer within 0\.3 seconds"):
+            notices.send(notices.NoticeSettings(), "webhook", _notice("a"))
 
 
 def test_nothing_is_looked_for_without_a_receiver(

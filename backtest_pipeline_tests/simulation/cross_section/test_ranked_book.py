@@ -210,9 +210,16 @@ def test_a_bad_bar_ends_its_asset_and_no_other() -> None:
     prices = {n: panel[n].copy() for n in ("open", "high", "low", "close")}
     for column in prices.values():
         column[jump : panel.rows_of("A002").stop] *= 1000
-    found, whole = booked(MOMENTUM, panel.with_columns(prices)), booked(MOMENTUM, panel)
+    broken = panel.with_columns(prices)
+    found, whole = booked(MOMENTUM, broken), booked(MOMENTUM, panel)
     length = panel.rows_of("A002").stop - jump
-    assert found.left == {"A002": length}
+    assert (found.left, found.dropped) == ({"A002": length}, ())
+    before, after = broken.ts < broken.ts[jump], broken.ts > broken.ts[jump]
+    early = simulate_ranked(MOMENTUM, broken, CONFIG, "all", window=before)
+    assert (early.left, early.dropped) == ({}, ())
+    late = simulate_ranked(MOMENTUM, broken, CONFIG, "all", window=after)
+    assert (late.left, late.dropped) == ({"A002": length - 1}, ("A002",))
+    assert "A002" not in late.assets
     n = int(np.searchsorted(found.scores.ts, panel.ts[jump]))
     np.testing.assert_array_equal(found.rebalanced.equity[:n], whole.rebalanced.equity[:n])
     assert np.isnan(found.scores.score[n:, found.assets.index("A002")]).all()

@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
-from backtest_pipeline.pipeline.cross_section.cross_section_spec import CrossSectionSpec
 
 from backtest_pipeline.market.errors import RunNotFound
 from backtest_pipeline.pipeline.execution import execute
@@ -17,7 +16,7 @@ from backtest_pipeline.pipeline.runs.query import get_run
 from backtest_pipeline.pipeline.runs.reports.report import find_reported, write_report
 from backtest_pipeline.pipeline.runs.reports.reported_portfolios import reported_portfolio
 from backtest_pipeline.pipeline.runs.reports.reported_runs import reported_run
-from backtest_pipeline.pipeline.specs import PortfolioSpec
+from backtest_pipeline.pipeline.specs import CrossSectionSpec, PortfolioSpec
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.sql import rows
