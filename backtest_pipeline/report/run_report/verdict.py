@@ -58,8 +58,22 @@ VERDICT: tuple[Threshold, ...] = (
     Threshold(
         "information_ratio", "at most", 0, "Better than luck, but no steady gain on its benchmark."
     ),
-    Threshold("fragile", "at least", 1, "Better than luck and its benchmark, and fragile."),
+    Threshold("fragile", "at least", 1, "Better than luck, and fragile."),
+    # From here on every known figure is good, so that only what is not known is left to say.
+    Threshold("excess_return", "undefined", 0, "Better than luck; not compared with a benchmark."),
+    Threshold(
+        *("information_ratio", "undefined", 0),
+        "Better than luck and its benchmark; how steadily is not known.",
+    ),
     Threshold("fragile", "undefined", 0, "Better than luck and its benchmark; not yet assessed."),
+    Threshold(
+        *("sharpe_low", "undefined", 0),
+        "Better than luck and its benchmark; its interval is not known.",
+    ),
+    Threshold(
+        *("p_random_entries", "undefined", 0),
+        "Better than luck and its benchmark; not compared with random entries.",
+    ),
     Threshold("fragile", "below", 1, "Better than luck and its benchmark, and robust."),
 )
 """The verdict: the words of the first rule that the run meets, from top to bottom."""

@@ -50,8 +50,21 @@ AT_THEIR_BOUNDS = [
     ("p_random_entries", 0.05 + LITTLE, 0.05, "Not clearly better than random entries."),
     ("excess_return", 0, LITTLE, "Better than luck, and worse than its benchmark."),
     ("information_ratio", 0, LITTLE, "Better than luck, but no steady gain on its benchmark."),
-    ("fragile", 1, 0, "Better than luck and its benchmark, and fragile."),
+    ("fragile", 1, 0, "Better than luck, and fragile."),
+    ("excess_return", None, LITTLE, "Better than luck; not compared with a benchmark."),
+    (
+        *("information_ratio", None, LITTLE),
+        "Better than luck and its benchmark; how steadily is not known.",
+    ),
     ("fragile", None, 0, "Better than luck and its benchmark; not yet assessed."),
+    (
+        *("sharpe_low", None, LITTLE),
+        "Better than luck and its benchmark; its interval is not known.",
+    ),
+    (
+        *("p_random_entries", None, 0.05),
+        "Better than luck and its benchmark; not compared with random entries.",
+    ),
 ]
 
 
@@ -70,6 +83,25 @@ def test_the_verdict_changes_at_the_bound(
 
 def test_every_rule_of_the_verdict_is_tried() -> None:
     assert [words for *_, words in AT_THEIR_BOUNDS] == [rule.words for rule in VERDICT[:-1]]
+
+
+COMPARISONS = ("excess_return", "information_ratio", "sharpe_low", "p_random_entries")
+
+
+@pytest.mark.parametrize("fragile", [0, 1, None])
+def test_what_was_not_compared_is_not_claimed(fragile: float | None) -> None:
+    without = {**GOOD, **dict.fromkeys(COMPARISONS), "fragile": fragile}
+    assert "its benchmark" not in verdict_of(without)
+    assert "robust" not in verdict_of(without)
+    for name in COMPARISONS:
+        assert "robust" not in verdict_of({**GOOD, name: None})
+
+
+def test_a_known_fault_is_said_before_what_is_not_known() -> None:
+    unassessed = {**GOOD, "p_random_entries": None, "sharpe_low": None, "fragile": None}
+    assert "worse than its benchmark" in verdict_of({**unassessed, "excess_return": -0.1})
+    without = {**GOOD, "excess_return": None, "information_ratio": None}
+    assert verdict_of({**without, "fragile": 1}) == "Better than luck, and fragile."
 
 
 def test_an_earlier_rule_goes_before_a_later_one() -> None:
