@@ -52,6 +52,7 @@ VERDICT: tuple[Threshold, ...] = (
     Threshold("closed_trades", "below", 20, "Too few closed trades to judge."),
     Threshold("dsr", "undefined", 0, "Too short a history to judge."),
     Threshold("dsr", "below", LEVEL, "Not clearly better than luck."),
+    Threshold("board_dsr", "below", LEVEL, "Better than luck here, not among all trials of it."),
     Threshold("sharpe_low", "at most", 0, "Better than luck alone, but its interval holds zero."),
     Threshold("p_random_entries", "above", 1 - LEVEL, "Not clearly better than random entries."),
     Threshold("excess_return", "at most", 0, "Better than luck, and worse than its benchmark."),
@@ -81,6 +82,7 @@ VERDICT: tuple[Threshold, ...] = (
 CHECKS: tuple[Threshold, ...] = (
     Threshold("psr", "at least", LEVEL, "passes 95 %", "below 95 %"),
     Threshold("dsr", "at least", LEVEL, "passes 95 %", "below 95 %"),
+    Threshold("board_dsr", "at least", LEVEL, "passes 95 %", "below 95 %"),
     Threshold("sharpe_low", "above", 0, "above zero", "holds zero"),
     Threshold("track_record", "at least", 1, "long enough", "too short"),
     Threshold("p_random_entries", "at most", 1 - LEVEL, "beats random", "not shown"),
@@ -98,7 +100,8 @@ NAMES: Mapping[str, str] = {
     "liquidated": "liquidated",
     "total_return": "total return",
     "psr": "probabilistic Sharpe, alone",
-    "dsr": "deflated Sharpe, all trials counted",
+    "dsr": "deflated Sharpe, trials on this asset and timeframe",
+    "board_dsr": "deflated Sharpe on the leaderboard, all trials of the strategy",
     "sharpe_low": "Sharpe ratio, lower end of the 90 % interval",
     "track_record": "days, over the shortest track record that would do",
     "p_random_entries": "p-value against random entries",
@@ -134,6 +137,7 @@ def figures_of(run: ReportedRun) -> dict[str, float | None]:
     return {
         **{name: metrics.get(name) for name in ("trade_count", "total_return", "psr", "dsr")},
         "information_ratio": metrics.get("information_ratio"),
+        "board_dsr": None if run.board is None else run.board.dsr,
         "closed_trades": float(sum(not trade["is_open"] for trade in run.trades)),
         "liquidated": float(run.liquidated),
         "sharpe_low": run.intervals["sharpe"][0] if run.intervals else None,
@@ -176,7 +180,14 @@ def reasons_of(run: ReportedRun) -> Iterator[str]:
     if dsr is not None and trials:
         yield (
             f"Luck alone reaches this Sharpe ratio with probability {written(1 - dsr, 'percent')} "
-            f"({trials_counted(trials)} counted)."
+            f"({trials_counted(run)} on {run.symbol}|{run.timeframe})."
+        )
+    if run.board is not None:
+        fails = ", ".join(run.board.fails)
+        yield (
+            f"The leaderboard counts all {run.board.n_trials:,} trials of the strategy: deflated "
+            f"Sharpe {written(run.board.dsr, 'percent')}, rank {run.board.rank:,} of "
+            f"{run.board.n_ranked:,}, fails {fails or 'no gate'}."
         )
     p, ruined = run.doubt("p_random_entries"), run.doubt("random_entry_ruined")
     if p is not None:
@@ -193,9 +204,13 @@ def reasons_of(run: ReportedRun) -> Iterator[str]:
         yield f"Costs would have to reach {written(break_even, 'bps')} a side to take all of it."
 
 
-def trials_counted(trials: float) -> str:
-    """How many trials, in words."""
-    return "1 trial" if trials == 1 else f"{written(trials, 'number')} trials"
+def trials_counted(run: ReportedRun) -> str:
+    """How many trials the deflated Sharpe ratio of a run counts, and what they are; or nothing."""
+    trials = run.metrics.get("n_trials")
+    if trials is None:
+        return ""
+    noun = "trial" if trials == 1 else "trials"
+    return f"{written(trials, 'number')} {noun}: {run.counting_rule}"
 
 
 def rules_table() -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from backtest_pipeline.report.run_report.contents import BoardPlace
+from backtest_pipeline.report.run_report.run_document import report_tiles
 from backtest_pipeline.report.run_report.verdict import (
     CHECKS,
     NAMES,
@@ -27,6 +30,7 @@ GOOD: dict[str, float | None] = {
     "total_return": 1.0,
     "psr": 0.99,
     "dsr": 0.99,
+    "board_dsr": 0.99,
     "sharpe_low": 0.2,
     "track_record": 1.5,
     "p_random_entries": 0.01,
@@ -46,6 +50,7 @@ AT_THEIR_BOUNDS = [
     ("closed_trades", 19, 20, "Too few closed trades to judge."),
     ("dsr", None, 0.95, "Too short a history to judge."),
     ("dsr", 0.95 - LITTLE, 0.95, "Not clearly better than luck."),
+    ("board_dsr", 0.95 - LITTLE, 0.95, "Better than luck here, not among all trials of it."),
     ("sharpe_low", 0, LITTLE, "Better than luck alone, but its interval holds zero."),
     ("p_random_entries", 0.05 + LITTLE, 0.05, "Not clearly better than random entries."),
     ("excess_return", 0, LITTLE, "Better than luck, and worse than its benchmark."),
@@ -147,6 +152,22 @@ def test_the_reasons_name_what_random_entries_lost() -> None:
     told = " ".join(reasons_of(reported(doubts=doubts)))
     assert "3.7% of random entries did as well; 65.6% of them lost everything." in told
     assert "291 bps a side" in told
+
+
+def test_the_reasons_say_what_is_counted_and_what_the_leaderboard_counts() -> None:
+    place = BoardPlace(3, 348, 0.8, 116, ["significance"])
+    run = reported(board=place)
+    run = replace(run, metrics={**run.metrics, "dsr": 0.998, "n_trials": 2.0})
+    told = " ".join(reasons_of(run))
+    assert "with probability 0.2% (2 trials: parameter sets on AAA|1D)." in told
+    assert (
+        "The leaderboard counts all 116 trials of the strategy: deflated Sharpe 80.0%, rank 3 of "
+        "348, fails significance." in told
+    )
+    (tile,) = (tile for tile in report_tiles(run) if tile.title == "Deflated Sharpe")
+    assert tile.below == "2 trials: parameter sets; leaderboard 80.0%, 116 trials"
+    assert verdict_of({**GOOD, "board_dsr": place.dsr}).startswith("Better than luck here, not")
+    assert "leaderboard" not in " ".join(reasons_of(replace(run, board=None)))
 
 
 def test_the_page_shows_the_table_of_the_code() -> None:
