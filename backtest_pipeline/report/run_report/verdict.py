@@ -52,7 +52,10 @@ VERDICT: tuple[Threshold, ...] = (
     Threshold("closed_trades", "below", 20, "Too few closed trades to judge."),
     Threshold("dsr", "undefined", 0, "Too short a history to judge."),
     Threshold("dsr", "below", LEVEL, "Not clearly better than luck."),
-    Threshold("board_dsr", "below", LEVEL, "Better than luck here, not among all trials of it."),
+    Threshold(
+        *("board_dsr", "below", LEVEL),
+        "Better than luck on this market, not among all trials of the strategy.",
+    ),
     Threshold("sharpe_low", "at most", 0, "Better than luck alone, but its interval holds zero."),
     Threshold("p_random_entries", "above", 1 - LEVEL, "Not clearly better than random entries."),
     Threshold("excess_return", "at most", 0, "Better than luck, and worse than its benchmark."),

@@ -50,7 +50,10 @@ AT_THEIR_BOUNDS = [
     ("closed_trades", 19, 20, "Too few closed trades to judge."),
     ("dsr", None, 0.95, "Too short a history to judge."),
     ("dsr", 0.95 - LITTLE, 0.95, "Not clearly better than luck."),
-    ("board_dsr", 0.95 - LITTLE, 0.95, "Better than luck here, not among all trials of it."),
+    (
+        *("board_dsr", 0.95 - LITTLE, 0.95),
+        "Better than luck on this market, not among all trials of the strategy.",
+    ),
     ("sharpe_low", 0, LITTLE, "Better than luck alone, but its interval holds zero."),
     ("p_random_entries", 0.05 + LITTLE, 0.05, "Not clearly better than random entries."),
     ("excess_return", 0, LITTLE, "Better than luck, and worse than its benchmark."),
@@ -166,7 +169,7 @@ def test_the_reasons_say_what_is_counted_and_what_the_leaderboard_counts() -> No
     )
     (tile,) = (tile for tile in report_tiles(run) if tile.title == "Deflated Sharpe")
     assert tile.below == "2 trials: parameter sets; leaderboard 80.0%, 116 trials"
-    assert verdict_of({**GOOD, "board_dsr": place.dsr}).startswith("Better than luck here, not")
+    assert verdict_of({**GOOD, "board_dsr": place.dsr}).startswith("Better than luck on this market, not")
     assert "leaderboard" not in " ".join(reasons_of(replace(run, board=None)))
 
 
