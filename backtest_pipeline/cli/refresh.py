@@ -57,7 +57,10 @@ def demo(
         "portfolios"
     )
     stored = _refresh(None, DEMO_TIMEFRAMES, "", full_rebuild=False, as_json=False, sample=True)
-    say(f"the report of the best run, to open in a browser: {_best_report(stored).as_uri()}")
+    say(
+        f"the report of the run with the highest Sharpe ratio of {len(stored.runs):,}, a choice "
+        f"that only `leaderboard` counts; to open in a browser: {_best_report(stored).as_uri()}"
+    )
     console.print(
         "Next: [bold]make up[/] opens the Dagster UI on http://127.0.0.1:3000, where each asset "
         "and timeframe can be materialized,\nand [bold]backtest-pipeline run --signal rsi "

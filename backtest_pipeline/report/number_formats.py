@@ -14,11 +14,11 @@ Kind = Literal["percent", "ratio", "count", "number", "price", "bps"]
 """How a figure is written: 12.3%, 1.23, 1,234, 1,234.5, 1,234.56 or 15 bps."""
 
 DASH = "\N{EN DASH}"
-_MINUS, _TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+_MINUS = "\N{MINUS SIGN}"
 _UNITS = {metric.name: metric.unit for metric in (*METRICS, *FAMILY_METRICS)}
 _WHOLE = ("trades", "days", "quote currency")
 _LONGEST = 1e12  # larger ones have an exponent, or no page would be wide enough
-_MULTIPLES_FROM = 10.0  # +1,000 %: a reader takes in 104x sooner than 10,300 %
+_WHOLE_PERCENT_FROM = 10.0  # +1,000 %: from there on a digit after the point says nothing
 
 
 def number_format(metric: str) -> str:
@@ -47,8 +47,7 @@ def written(value: float | None, kind: Kind, *, signed: bool = False) -> str:
     """A figure as a report writes it: a true minus, thousands with commas, a dash for none.
 
     Args:
-        value: a fraction for `percent`, from +1,000 % on written as a multiple of the start; None,
-            NaN and infinity are undefined.
+        value: a fraction for `percent`; None, NaN and infinity are undefined.
         kind: how it is written.
         signed: whether a gain has a plus.
 
@@ -60,8 +59,6 @@ def written(value: float | None, kind: Kind, *, signed: bool = False) -> str:
     """
     if value is None or not math.isfinite(value):
         return DASH
-    if kind == "percent" and value >= _MULTIPLES_FROM:
-        return f"{_digits(1 + value, 'count')}{_TIMES}"
     text = _digits(abs(value), kind)
     if not any(digit in text for digit in "123456789"):
         return text
@@ -69,10 +66,12 @@ def written(value: float | None, kind: Kind, *, signed: bool = False) -> str:
 
 
 def _digits(size: float, kind: Kind) -> str:
+    if kind == "percent":
+        if size >= _LONGEST:
+            return f"{100 * size:.2e}%"
+        return f"{size:,.0%}" if size >= _WHOLE_PERCENT_FROM else f"{size:,.1%}"
     if size >= _LONGEST:
         return f"{size:.2e}"
-    if kind == "percent":
-        return f"{size:,.1%}"
     if kind == "count":
         return f"{size:,.0f}"
     if kind == "bps":

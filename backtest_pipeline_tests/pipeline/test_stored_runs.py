@@ -86,7 +86,7 @@ def test_a_run_on_one_asset_is_no_cross_section_and_the_reverse(named: Workspace
     single, run_id = column(named, "SELECT run_id FROM backtest_runs LIMIT 1")[0], asked()
     with pytest.raises(RunNotFound, match="is no cross-section, but full"):
         bp.get_result(single)
-    with pytest.raises(InvalidInput, match="ranks a universe, which a Portfolio of vectorbt"):
+    with pytest.raises(InvalidInput, match="ranks a universe, so that it holds several"):
         bp.load_vectorbt(run_id)
     with pytest.raises(InvalidInput, match="is no walk-forward"):
         bp.load_walk_forward(run_id)

@@ -116,6 +116,7 @@ def reported(
         "intervals": None,
         "fan": None,
         "doubts": None,
+        "counting_rule": "parameter sets",
         "assess": "backtest-pipeline robustness --asset AAA",
         "settings": {"costs": {"fee_bps": 10.0}},
         "provenance": {"run_id": "85cf19da", "code_version": "engine 1"},

@@ -1,4 +1,4 @@
-"""How figures are written: a true minus, no minus at zero, multiples from +1,000 % on."""
+"""How figures are written: a true minus, no minus at zero, returns in one unit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRICS
         (0.1234, "percent", "12.3%"),
         (-0.6286, "percent", "\u221262.9%"),
         (9.994, "percent", "999.4%"),
-        (10.0, "percent", "11\u00d7"),
-        (102.77, "percent", "104\u00d7"),
-        (2.57e133, "percent", "2.57e+133\u00d7"),
+        (10.0, "percent", "1,000%"),
+        (102.77, "percent", "10,277%"),
+        (2.57e133, "percent", "2.57e+135%"),
         (-3.2e15, "count", "\u22123.20e+15"),
         (-0.0004, "percent", "0.0%"),
         (-0.0, "ratio", "0.00"),
@@ -37,6 +37,11 @@ from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRICS
 )
 def test_a_figure_is_written(value: float | None, kind: Kind, text: str) -> None:
     assert written(value, kind) == text
+
+
+def test_both_ends_of_an_interval_have_one_unit() -> None:
+    ends = [written(value, "percent") for value in (-0.5, 3.124, 9.99, 10, 122.0)]
+    assert ends == ["\u221250.0%", "312.4%", "999.0%", "1,000%", "12,200%"]
 
 
 def test_gains_have_a_plus_where_signs_are_asked_for() -> None:

@@ -81,6 +81,23 @@ class Doubts:
     seed: int
 
 
+class BoardPlace(NamedTuple):
+    """A run on the newest leaderboard, where all trials of its strategy are counted.
+
+    Attributes:
+        rank, n_ranked: its rank, and how many runs have one.
+        dsr: deflated Sharpe ratio for `n_trials`, a probability.
+        n_trials: trials of the strategy over all assets and timeframes.
+        fails: names of the gates that it fails.
+    """
+
+    rank: int
+    n_ranked: int
+    dsr: float
+    n_trials: int
+    fails: Sequence[str]
+
+
 @dataclass(frozen=True)
 class Holdings:
     """What a portfolio of runs, or a cross-section, held.
@@ -128,6 +145,8 @@ class ReportedRun:
         fan: percentiles of resampled equity; None where not assessed.
         doubts: robustness; None where not assessed.
         assess: the command that assesses the run; empty for a run that no command assesses.
+        counting_rule: what `n_trials` counts, see docs/research.md.
+        board: its place on the newest leaderboard; None where it has no rank there.
         settings, provenance: facts by name, nested.
         folds: rows of `walk_forward_folds`, in order, with stamps in microseconds; none for a run
             with fixed parameters.
@@ -157,6 +176,8 @@ class ReportedRun:
     fan: Fan | None
     doubts: Doubts | None
     assess: str
+    counting_rule: str
+    board: BoardPlace | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     folds: Sequence[Mapping[str, Any]] = ()

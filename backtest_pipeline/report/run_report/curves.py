@@ -33,7 +33,8 @@ from backtest_pipeline.report.run_report.drawing import (
 from backtest_pipeline.report.run_report.scales import TimeScale, ValueScale
 
 _EQUITY, _DRAWDOWN, _PRICE, _EXPOSURE = 340, 150, 260, 64
-_MOST_TRADES = 500  # drawn on the price; more would hide it
+MOST_TRADES = 400
+"""The last trades that are drawn, on the price and in order; more would hide it."""
 
 
 def curve_cards(run: ReportedRun) -> Iterator[Card]:
@@ -137,10 +138,9 @@ def _underwater(series: RunSeries, x: TimeScale) -> str:
 
 
 def _under_price(run: ReportedRun) -> str:
-    drawn = len(run.trades[:_MOST_TRADES])
     words = []
-    if drawn < len(run.trades):
-        words.append(f"The first {drawn:,} of {len(run.trades):,} trades are drawn.")
+    if len(run.trades) > MOST_TRADES:
+        words.append(f"The last {MOST_TRADES:,} of {len(run.trades):,} trades are drawn.")
     if len(run.blocked) < run.n_blocked:
         words.append(f"The first {len(run.blocked):,} of {run.n_blocked:,} blocks are drawn.")
     if any(trade.get("entry_stop") is not None for trade in run.trades):
@@ -149,7 +149,7 @@ def _under_price(run: ReportedRun) -> str:
 
 
 def _price(run: ReportedRun, closes: Closes, x: TimeScale) -> str:
-    trades = run.trades[:_MOST_TRADES]
+    trades = run.trades[-MOST_TRADES:]
     filled = [t[name] for t in trades for name in ("entry_price", "exit_price")]
     y = ValueScale.over(np.append(closes.close, filled), _PRICE, log=True)
     body = [stretched([line(closes.ts, closes.close, x, y, "lp")], _PRICE)]
@@ -161,6 +161,8 @@ def _price(run: ReportedRun, closes: Closes, x: TimeScale) -> str:
         keys += [LegendKey("kt", "\N{BLACK UP-POINTING TRIANGLE} long"),
                  LegendKey("kt", "\N{BLACK DOWN-POINTING TRIANGLE} short"),
                  LegendKey("kt", "\N{BLACK CIRCLE} exit")]  # fmt: skip
+    if any(trade["is_open"] for trade in trades):
+        keys.append(LegendKey("kt", "\N{WHITE CIRCLE} still open"))
     if run.blocked:
         keys.append(LegendKey("kx", "blocked entry"))
     label = f"Closes of {run.symbol} with {len(trades):,} trades"
@@ -170,11 +172,12 @@ def _price(run: ReportedRun, closes: Closes, x: TimeScale) -> str:
 
 
 def _trade(trade: Mapping[str, Any], x: TimeScale, y: ValueScale) -> str:
-    """Entry and exit of a trade, joined by a line, and its stop."""
+    """Entry and exit of a trade, joined by a line, and its stop; a ring where it is still open."""
     left, right = (float(x.x(trade[name])) for name in ("entry_ts", "exit_ts"))
     top, bottom = (float(y.y(trade[name])) for name in ("entry_price", "exit_price"))
     css = "w" if trade["pnl"] > 0 else "l"
     shape = "up" if trade["direction"] == "long" else "down"
+    ended_by = "open" if trade["is_open"] else "exit"
     stop = ""
     if trade.get("entry_stop") is not None:
         set_at = float(y.y(trade["entry_stop"]))
@@ -187,7 +190,7 @@ def _trade(trade: Mapping[str, Any], x: TimeScale, y: ValueScale) -> str:
     return (
         f'<g class="k {css}"><title>{told(trade)}</title>'
         f'<line x1="{left:.2f}%" y1="{top:.1f}" x2="{right:.2f}%" y2="{bottom:.1f}"/>{stop}'
-        f"{mark(shape, left, top, css)}{mark('exit', right, bottom, css)}</g>"
+        f"{mark(shape, left, top, css)}{mark(ended_by, right, bottom, css)}</g>"
     )
 
 

@@ -137,7 +137,7 @@ def _points(ts: np.ndarray, values: np.ndarray, x: TimeScale, y: ValueScale) -> 
 
 
 def mark(shape: str, x_percent: float, y_pixels: float, css: str, title: str = "") -> str:
-    """A mark that keeps its shape: `up`, `down`, `dot` or `tick` of the template."""
+    """A mark that keeps its shape: `up`, `down`, `exit`, `open`, `dot`, `tick` of the template."""
     about = f"<title>{escape(title)}</title>" if title else ""
     return (
         f'<use href="#{shape}" class="{css}" x="{x_percent:.2f}%" y="{y_pixels:.1f}">{about}</use>'

@@ -172,9 +172,7 @@ def report_tiles(run: ReportedRun) -> Iterator[ReportTile]:
     yield _tile("A year", run.figure("cagr", signed=True), beside("cagr"))
     yield _tile("Sharpe ratio", run.figure("sharpe"), _interval(run))
     yield _tile("Largest drawdown", run.figure("max_drawdown"), beside("max_drawdown"))
-    trials = run.metrics.get("n_trials")
-    counted = "" if trials is None else trials_counted(trials)
-    yield _tile("Deflated Sharpe", run.figure("dsr"), counted)
+    yield _tile("Deflated Sharpe", run.figure("dsr"), _counted(run))
     if not run.is_portfolio:
         yield _tile("Trades", run.figure("trade_count"), open_trades_note(run))
     else:
@@ -194,6 +192,14 @@ def _interval(run: ReportedRun) -> str:
         return "interval: not assessed"
     low, high = run.intervals["sharpe"]
     return f"90 %: {written(low, 'ratio')} to {written(high, 'ratio')}"
+
+
+def _counted(run: ReportedRun) -> str:
+    board = run.board
+    if board is None:
+        return trials_counted(run)
+    of_board = f"leaderboard {written(board.dsr, 'percent')}, {board.n_trials:,} trials"
+    return f"{trials_counted(run)}; {of_board}"
 
 
 def _flat(above: str, facts: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -39,6 +39,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _WINDOWS = (365, 90)
 _HOTTEST = 0.3  # a month that gains or loses this has the strongest colour
 _MOST_ROLLING = 500
+_BINS = 41  # odd, so that one bar lies around zero
 
 
 def time_section(run: ReportedRun) -> Section:
@@ -119,45 +120,47 @@ def _years(run: ReportedRun, own: DailyEquity, held: DailyEquity | None) -> str:
 
 
 def _distribution(own: DailyEquity) -> tuple[str, list[str]]:
-    returns = own.returns
+    # Days without a position would hide the rest; bars and curve are of the same days.
+    returns = own.returns[own.returns != 0]
+    flat = len(own.returns) - len(returns)
     spread = float(returns.std()) if len(returns) else 0.0
     if len(returns) < 20 or spread == 0:
         return "Too few daily returns, or constant ones.", []
     reach = max(4 * spread, 0.001)
-    inside = np.clip(returns, -reach, reach)
-    counts, edges = np.histogram(inside, 41, (-reach, reach))
+    counts, edges = np.histogram(np.clip(returns, -reach, reach), _BINS, (-reach, reach))
     middle = (edges[:-1] + edges[1:]) / 2
-    mean = float(returns.mean())
     normal = (
-        np.exp(-((middle - mean) ** 2) / (2 * spread**2)) / (spread * np.sqrt(2 * np.pi))
+        np.exp(-((middle - returns.mean()) ** 2) / (2 * spread**2)) / (spread * np.sqrt(2 * np.pi))
         * len(returns) * (edges[1] - edges[0])
     )  # fmt: skip
-    # Days without a position would hide the rest.
-    flat = counts[20]
-    shown = np.sort(counts)[-2] if flat > 3 * np.sort(counts)[-2] > 0 else counts.max()
-    y = ValueScale.over(np.append(normal, shown), _HEIGHT, zero=True)
-    width = 100 / 41
+    y = ValueScale.over(np.append(normal, counts), _HEIGHT, zero=True)
+    width = 100 / _BINS
     body = [
-        bar(i * width + width * 0.08, width * 0.84, min(float(n), y.high), y,
-            "fw" if middle[i] > 0 else "fl",
+        bar(i * width + width * 0.08, width * 0.84, float(n), y, _side(edges[i], edges[i + 1]),
             f"{n:,} days, {written(edges[i], 'percent')} to {written(edges[i + 1], 'percent')}")
         for i, n in enumerate(counts) if n
     ]  # fmt: skip
-    scale = TimeScale(0, 1000)
-    body.append(stretched([line(np.linspace(12, 988, 41), normal, scale, y, "ln")], _HEIGHT))
+    centres = (np.arange(_BINS) + 0.5) * 10 * width
+    body.append(stretched([line(centres, normal, TimeScale(0, 1000), y, "ln")], _HEIGHT))
     for share in (-1.0, -0.5, 0.0, 0.5, 1.0):
         at = min(max(50 + 49 * share, 4), 96)
         body.append(below_bar(at, _HEIGHT, written(share * reach, "percent")))
     about = f"Days beyond {written(reach, 'percent')} stand in the outermost bars."
-    if shown < flat:
-        about += f" {flat:,} days near zero are cut."
+    if flat:
+        about += f" {flat:,} days without any change are left out of bars and curve."
     label = f"Histogram of {len(returns):,} daily returns beside a normal distribution."
     keys = [
         LegendKey("kw", "gain"),
         LegendKey("kl", "loss"),
+        LegendKey("kb", "around zero"),
         LegendKey("kn", "normal of the same mean and spread"),
     ]
     return about, [chart(body, label, _HEIGHT + 18, y, keys=keys)]
+
+
+def _side(low: float, high: float) -> str:
+    """The colour of a bar between two returns: neutral where it holds gains and losses."""
+    return "fw" if low > 0 else "fl" if high < 0 else "fb"
 
 
 def _rolling(run: ReportedRun, own: DailyEquity, held: DailyEquity | None) -> Iterator[Card]:

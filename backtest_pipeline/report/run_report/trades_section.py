@@ -21,7 +21,7 @@ from backtest_pipeline.report.run_report.contents import (
     Words,
     figure,
 )
-from backtest_pipeline.report.run_report.curves import words_of
+from backtest_pipeline.report.run_report.curves import MOST_TRADES, words_of
 from backtest_pipeline.report.run_report.drawing import LegendKey, bar, chart, mark
 from backtest_pipeline.report.run_report.scales import ValueScale
 from backtest_pipeline.report.run_report.time_section import growth_of
@@ -29,7 +29,7 @@ from backtest_pipeline.research.robustness.bootstrap import daily_equity
 
 Trade = Mapping[str, Any]
 _HEIGHT = 200
-_MOST_BARS, _MOST_POINTS = 400, 1500
+_MOST_POINTS = 1500
 OPEN_TRADES = "Open trades are outside win rate and profit factor, and have a row of their own."
 _COLUMNS = (
     *("side", "entry", "exit", "in at", "out at", "return", "profit", "costs", "worst", "best"),
@@ -50,7 +50,7 @@ def _cards(run: ReportedRun) -> Iterator[Card]:
     yield Card("In order", _about_order(run.trades), [_in_order(run.trades)])
     yield Card(
         "Pain and profit",
-        "Right: what had to be endured (MAE). Up: what was earned.",
+        _about_pain(run.trades),
         [_pain_and_profit(run.trades)],
     )
     yield Card("By side and exit", OPEN_TRADES, table=_by_kind(run.trades))
@@ -58,13 +58,20 @@ def _cards(run: ReportedRun) -> Iterator[Card]:
 
 
 def _about_order(trades: Sequence[Trade]) -> str:
-    if len(trades) <= _MOST_BARS:
+    if len(trades) <= MOST_TRADES:
         return "Return of each trade, by its entry."
-    return f"Return of each trade, by its entry; the last {_MOST_BARS:,} of {len(trades):,}."
+    return f"Return of each trade, by its entry; the last {MOST_TRADES:,} of {len(trades):,}."
+
+
+def _about_pain(trades: Sequence[Trade]) -> str:
+    about = "Right: what had to be endured (MAE). Up: what was earned."
+    if len(trades) <= _MOST_POINTS:
+        return about
+    return f"{about} The last {_MOST_POINTS:,} of {len(trades):,}."
 
 
 def _in_order(trades: Sequence[Trade]) -> str:
-    shown = trades[-_MOST_BARS:]
+    shown = trades[-MOST_TRADES:]
     y = ValueScale.over(np.array([t["pnl_pct"] for t in shown]), _HEIGHT, zero=True)
     width = 100 / max(len(shown), 12)
     body = [

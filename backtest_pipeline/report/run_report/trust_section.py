@@ -38,6 +38,8 @@ _INTERVALS = {
 }
 _BINS, _HISTOGRAM = 40, 190
 _NEARLY_ALWAYS = 0.95
+_LOST = -1.0  # total return of an account that lost everything
+_AXIS_FROM = -0.999  # deeper losses stand in the first bar, or the axis would be theirs alone
 
 
 def trust_section(run: ReportedRun) -> Section:
@@ -109,11 +111,12 @@ def _against_random(run: ReportedRun) -> Card:
     reason = run.doubts.numbers["undefined"].get("p_random_entries")
     if reason or not len(returns) or own is None:
         return Card("Against random entries", f"Undefined: {reason or 'no draw ended'}.")
-    ruined = float((returns <= -1).mean())
+    ruined = float((returns <= _LOST).mean())
     about = (
         f"The same rule on {len(returns):,} markets of the same bars in random order: "
         f"{written(run.doubt('p_random_entries'), 'percent')} did as well, "
-        f"{written(ruined, 'percent')} lost everything."
+        f"{written(ruined, 'percent')} lost everything. "
+        "Axis: end over start, 1\N{MULTIPLICATION SIGN} is no gain."
     )
     remarks = []
     if (run.metrics.get("exposure") or 0) > _NEARLY_ALWAYS:
@@ -123,9 +126,9 @@ def _against_random(run: ReportedRun) -> Card:
 
 def _histogram(returns: np.ndarray, own: float) -> str:
     """Counts of random entries by growth, on a logarithmic axis; the ruined stand apart."""
-    ruined = returns <= -0.999
-    logs = np.log1p(returns[~ruined])
-    mine = np.log1p(max(own, -0.999))
+    ruined = returns <= _LOST
+    logs = np.log1p(np.maximum(returns[~ruined], _AXIS_FROM))
+    mine = np.log1p(max(own, _AXIS_FROM))
     low, high = float(min(logs.min(initial=0.0), mine)), float(max(logs.max(initial=0.0), mine))
     high = high if high > low else low + 1.0
     counts, edges = np.histogram(logs, _BINS, (low, high))

@@ -52,14 +52,32 @@ VERDICT: tuple[Threshold, ...] = (
     Threshold("closed_trades", "below", 20, "Too few closed trades to judge."),
     Threshold("dsr", "undefined", 0, "Too short a history to judge."),
     Threshold("dsr", "below", LEVEL, "Not clearly better than luck."),
+    Threshold(
+        *("board_dsr", "below", LEVEL),
+        "Better than luck on this market, not among all trials of the strategy.",
+    ),
     Threshold("sharpe_low", "at most", 0, "Better than luck alone, but its interval holds zero."),
     Threshold("p_random_entries", "above", 1 - LEVEL, "Not clearly better than random entries."),
     Threshold("excess_return", "at most", 0, "Better than luck, and worse than its benchmark."),
     Threshold(
         "information_ratio", "at most", 0, "Better than luck, but no steady gain on its benchmark."
     ),
-    Threshold("fragile", "at least", 1, "Better than luck and its benchmark, and fragile."),
+    Threshold("fragile", "at least", 1, "Better than luck, and fragile."),
+    # From here on every known figure is good, so that only what is not known is left to say.
+    Threshold("excess_return", "undefined", 0, "Better than luck; not compared with a benchmark."),
+    Threshold(
+        *("information_ratio", "undefined", 0),
+        "Better than luck and its benchmark; how steadily is not known.",
+    ),
     Threshold("fragile", "undefined", 0, "Better than luck and its benchmark; not yet assessed."),
+    Threshold(
+        *("sharpe_low", "undefined", 0),
+        "Better than luck and its benchmark; its interval is not known.",
+    ),
+    Threshold(
+        *("p_random_entries", "undefined", 0),
+        "Better than luck and its benchmark; not compared with random entries.",
+    ),
     Threshold("fragile", "below", 1, "Better than luck and its benchmark, and robust."),
 )
 """The verdict: the words of the first rule that the run meets, from top to bottom."""
@@ -67,6 +85,7 @@ VERDICT: tuple[Threshold, ...] = (
 CHECKS: tuple[Threshold, ...] = (
     Threshold("psr", "at least", LEVEL, "passes 95 %", "below 95 %"),
     Threshold("dsr", "at least", LEVEL, "passes 95 %", "below 95 %"),
+    Threshold("board_dsr", "at least", LEVEL, "passes 95 %", "below 95 %"),
     Threshold("sharpe_low", "above", 0, "above zero", "holds zero"),
     Threshold("track_record", "at least", 1, "long enough", "too short"),
     Threshold("p_random_entries", "at most", 1 - LEVEL, "beats random", "not shown"),
@@ -90,7 +109,8 @@ NAMES: Mapping[str, str] = {
     "liquidated": "liquidated",
     "total_return": "total return",
     "psr": "probabilistic Sharpe, alone",
-    "dsr": "deflated Sharpe, all trials counted",
+    "dsr": "deflated Sharpe, trials on this asset and timeframe",
+    "board_dsr": "deflated Sharpe on the leaderboard, all trials of the strategy",
     "sharpe_low": "Sharpe ratio, lower end of the 90 % interval",
     "track_record": "days, over the shortest track record that would do",
     "p_random_entries": "p-value against random entries",
@@ -126,6 +146,7 @@ def figures_of(run: ReportedRun) -> dict[str, float | None]:
     return {
         **{name: metrics.get(name) for name in ("trade_count", "total_return", "psr", "dsr")},
         "information_ratio": metrics.get("information_ratio"),
+        "board_dsr": None if run.board is None else run.board.dsr,
         "closed_trades": _closed_trades(run),
         "liquidated": float(run.liquidated),
         "sharpe_low": run.intervals["sharpe"][0] if run.intervals else None,
@@ -174,7 +195,14 @@ def reasons_of(run: ReportedRun) -> Iterator[str]:
     if dsr is not None and trials:
         yield (
             f"Luck alone reaches this Sharpe ratio with probability {written(1 - dsr, 'percent')} "
-            f"({trials_counted(trials)} counted)."
+            f"({trials_counted(run)} on {run.symbol}|{run.timeframe})."
+        )
+    if run.board is not None:
+        fails = ", ".join(run.board.fails)
+        yield (
+            f"The leaderboard counts all {run.board.n_trials:,} trials of the strategy: deflated "
+            f"Sharpe {written(run.board.dsr, 'percent')}, rank {run.board.rank:,} of "
+            f"{run.board.n_ranked:,}, fails {fails or 'no gate'}."
         )
     p, ruined = run.doubt("p_random_entries"), run.doubt("random_entry_ruined")
     if p is not None:
@@ -191,9 +219,13 @@ def reasons_of(run: ReportedRun) -> Iterator[str]:
         yield f"Costs would have to reach {written(break_even, 'bps')} a side to take all of it."
 
 
-def trials_counted(trials: float) -> str:
-    """How many trials, in words."""
-    return "1 trial" if trials == 1 else f"{written(trials, 'number')} trials"
+def trials_counted(run: ReportedRun) -> str:
+    """How many trials the deflated Sharpe ratio of a run counts, and what they are; or nothing."""
+    trials = run.metrics.get("n_trials")
+    if trials is None:
+        return ""
+    noun = "trial" if trials == 1 else "trials"
+    return f"{written(trials, 'number')} {noun}: {run.counting_rule}"
 
 
 def rules_table() -> str:

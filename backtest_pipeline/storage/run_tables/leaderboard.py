@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 import pyarrow as pa
 
@@ -168,6 +169,28 @@ def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
         {"board_id": board_id},
     )
     return [dict(row) for row in rows.mappings()]
+
+
+def place_on_board(connection: Connection, run_id: UUID) -> dict[str, Any] | None:
+    """A ranked run on the newest board: rank, n_ranked, dsr, n_trials and the gates it fails.
+
+    None where there is no board, or the run has no rank on it.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT l.rank, b.n_ranked, l.dsr, l.n_trials, ARRAY(
+                       SELECT gate FROM jsonb_each(l.gates) AS g (gate, met)
+                       WHERE NOT met::boolean ORDER BY gate
+                   ) AS fails
+            FROM leaderboard l JOIN leaderboards b USING (board_id)
+            WHERE l.run_id = :run_id AND l.rank IS NOT NULL AND board_id = (
+                SELECT board_id FROM leaderboards ORDER BY published_at DESC, board_id LIMIT 1
+            )
+        """),
+        {"run_id": run_id},
+    )
+    row = rows.mappings().one_or_none()
+    return dict(row) if row else None
 
 
 def publish_board(cursor: Cursor, board: pa.Table, rows: pa.Table) -> None:

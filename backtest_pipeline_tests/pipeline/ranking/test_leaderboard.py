@@ -20,6 +20,7 @@ from backtest_pipeline.pipeline.ranking.leaderboard import (
     register_gates,
 )
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
+from backtest_pipeline.pipeline.runs.reports.reported_runs import reported_run
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline_tests.pipeline.markets import StaticSource, refresh, until, us, whole
@@ -90,6 +91,19 @@ def test_a_run_by_hand_is_a_trial_without_a_rank(workspace: Workspace) -> None:
     trials = {row["n_trials"] for row in after.rows if row["family"] == "ema_crossover"}
     assert trials - {None} == {3}  # a preset in a window of one's own is no other set of parameters
     assert leaderboard_faults(workspace) == SOUND
+
+
+def test_the_report_of_a_run_shows_its_place_on_the_newest_board(workspace: Workspace) -> None:
+    refresh(workspace, whole(), [Partition("S-ALPHA", "1D")])
+    run_id = scalar(workspace.database, "SELECT min(run_id::text)::uuid FROM backtest_runs")
+    assert reported_run(workspace, run_id).board is None
+    board = publish_leaderboard(workspace)
+    (row,) = [row for row in board.rows if row["run_id"] == run_id]
+    place = reported_run(workspace, run_id).board
+    assert place is not None
+    assert (place.rank, place.dsr, place.n_trials) == (row["rank"], row["dsr"], row["n_trials"])
+    assert place.n_ranked == board.about["n_ranked"] == 6
+    assert set(place.fails) == {name for name, passed in row["gates"].items() if not passed}
 
 
 def test_what_a_sweep_tries_lowers_the_board(workspace: Workspace) -> None:

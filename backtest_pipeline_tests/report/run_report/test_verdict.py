@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from backtest_pipeline.report.run_report.contents import BoardPlace
+from backtest_pipeline.report.run_report.run_document import report_tiles
 from backtest_pipeline.report.run_report.verdict import (
     CHECKS,
     NAMES,
@@ -27,6 +30,7 @@ GOOD: dict[str, float | None] = {
     "total_return": 1.0,
     "psr": 0.99,
     "dsr": 0.99,
+    "board_dsr": 0.99,
     "sharpe_low": 0.2,
     "track_record": 1.5,
     "p_random_entries": 0.01,
@@ -46,12 +50,29 @@ AT_THEIR_BOUNDS = [
     ("closed_trades", 19, 20, "Too few closed trades to judge."),
     ("dsr", None, 0.95, "Too short a history to judge."),
     ("dsr", 0.95 - LITTLE, 0.95, "Not clearly better than luck."),
+    (
+        *("board_dsr", 0.95 - LITTLE, 0.95),
+        "Better than luck on this market, not among all trials of the strategy.",
+    ),
     ("sharpe_low", 0, LITTLE, "Better than luck alone, but its interval holds zero."),
     ("p_random_entries", 0.05 + LITTLE, 0.05, "Not clearly better than random entries."),
     ("excess_return", 0, LITTLE, "Better than luck, and worse than its benchmark."),
     ("information_ratio", 0, LITTLE, "Better than luck, but no steady gain on its benchmark."),
-    ("fragile", 1, 0, "Better than luck and its benchmark, and fragile."),
+    ("fragile", 1, 0, "Better than luck, and fragile."),
+    ("excess_return", None, LITTLE, "Better than luck; not compared with a benchmark."),
+    (
+        *("information_ratio", None, LITTLE),
+        "Better than luck and its benchmark; how steadily is not known.",
+    ),
     ("fragile", None, 0, "Better than luck and its benchmark; not yet assessed."),
+    (
+        *("sharpe_low", None, LITTLE),
+        "Better than luck and its benchmark; its interval is not known.",
+    ),
+    (
+        *("p_random_entries", None, 0.05),
+        "Better than luck and its benchmark; not compared with random entries.",
+    ),
 ]
 
 
@@ -70,6 +91,25 @@ def test_the_verdict_changes_at_the_bound(
 
 def test_every_rule_of_the_verdict_is_tried() -> None:
     assert [words for *_, words in AT_THEIR_BOUNDS] == [rule.words for rule in VERDICT[:-1]]
+
+
+COMPARISONS = ("excess_return", "information_ratio", "sharpe_low", "p_random_entries")
+
+
+@pytest.mark.parametrize("fragile", [0, 1, None])
+def test_what_was_not_compared_is_not_claimed(fragile: float | None) -> None:
+    without = {**GOOD, **dict.fromkeys(COMPARISONS), "fragile": fragile}
+    assert "its benchmark" not in verdict_of(without)
+    assert "robust" not in verdict_of(without)
+    for name in COMPARISONS:
+        assert "robust" not in verdict_of({**GOOD, name: None})
+
+
+def test_a_known_fault_is_said_before_what_is_not_known() -> None:
+    unassessed = {**GOOD, "p_random_entries": None, "sharpe_low": None, "fragile": None}
+    assert "worse than its benchmark" in verdict_of({**unassessed, "excess_return": -0.1})
+    without = {**GOOD, "excess_return": None, "information_ratio": None}
+    assert verdict_of({**without, "fragile": 1}) == "Better than luck, and fragile."
 
 
 def test_an_earlier_rule_goes_before_a_later_one() -> None:
@@ -115,6 +155,22 @@ def test_the_reasons_name_what_random_entries_lost() -> None:
     told = " ".join(reasons_of(reported(doubts=doubts)))
     assert "3.7% of random entries did as well; 65.6% of them lost everything." in told
     assert "291 bps a side" in told
+
+
+def test_the_reasons_say_what_is_counted_and_what_the_leaderboard_counts() -> None:
+    place = BoardPlace(3, 348, 0.8, 116, ["significance"])
+    run = reported(board=place)
+    run = replace(run, metrics={**run.metrics, "dsr": 0.998, "n_trials": 2.0})
+    told = " ".join(reasons_of(run))
+    assert "with probability 0.2% (2 trials: parameter sets on AAA|1D)." in told
+    assert (
+        "The leaderboard counts all 116 trials of the strategy: deflated Sharpe 80.0%, rank 3 of "
+        "348, fails significance." in told
+    )
+    (tile,) = (tile for tile in report_tiles(run) if tile.title == "Deflated Sharpe")
+    assert tile.below == "2 trials: parameter sets; leaderboard 80.0%, 116 trials"
+    assert "not among all trials" in verdict_of({**GOOD, "board_dsr": place.dsr})
+    assert "leaderboard" not in " ".join(reasons_of(replace(run, board=None)))
 
 
 def test_the_page_shows_the_table_of_the_code() -> None:

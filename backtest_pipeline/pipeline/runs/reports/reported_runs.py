@@ -25,6 +25,7 @@ from backtest_pipeline.pipeline.versions import PLANNED, ROBUSTNESS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.report.number_formats import day, written
 from backtest_pipeline.report.run_report.contents import (
+    BoardPlace,
     Closes,
     Doubts,
     Fan,
@@ -35,6 +36,7 @@ from backtest_pipeline.report.run_report.contents import (
 from backtest_pipeline.research.robustness.run_bands import BANDS_VERSION
 from backtest_pipeline.research.validation.efficiency import in_words
 from backtest_pipeline.storage.run_tables.block_events import list_blocks
+from backtest_pipeline.storage.run_tables.leaderboard import place_on_board
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs, stored_trades
 from backtest_pipeline.storage.run_tables.robustness import stored_robustness
 from backtest_pipeline.storage.run_tables.run_bands import stored_bands
@@ -77,6 +79,7 @@ def reported_run(workspace: Workspace, run_id: UUID) -> ReportedRun:
         bands = stored_bands(connection, run_id)
         robustness = stored_robustness(connection, run_id)
         folds = stored_folds(connection, run_id)
+        place = place_on_board(connection, run_id)
     if bands is not None and bands["bands_version"] != BANDS_VERSION:
         bands = None
     config = run.config
@@ -101,6 +104,8 @@ def reported_run(workspace: Workspace, run_id: UUID) -> ReportedRun:
         fan=None if bands is None else _fan(bands),
         doubts=None if robustness is None else _doubts(reading, robustness),
         assess=_assess(run),
+        counting_rule=run.counting_rule.value,
+        board=None if place is None else BoardPlace(**place),
         settings={**config, "n_trials counts": run.counting_rule.value},
         provenance={"run_id": run.run_id, **run.provenance},
         folds=[_with_micros(fold) for fold in folds],
