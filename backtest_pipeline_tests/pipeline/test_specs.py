@@ -61,8 +61,10 @@ def test_a_wrong_unit_is_refused_with_the_right_one(given: dict[str, Any], messa
 
 
 def test_a_service_may_say_use_cache_in_either_way() -> None:
-    assert not spec_of({**ONE, "useCache": False}).use_cache
-    assert not spec_of({**ONE, "use_cache": False}).use_cache
+    for name in ("useCache", "use_cache"):
+        spec = spec_of({**ONE, name: False})
+        assert isinstance(spec, RunSpec)
+        assert not spec.use_cache
 
 
 def test_options_that_are_left_alone_give_the_spec_of_the_defaults() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from backtest_pipeline.market.errors import LooksAhead, StrategyRefused, UnknownName
 from backtest_pipeline.pipeline.execution import execute, look_up
-from backtest_pipeline.pipeline.specs import ExecutableSpec, PortfolioSpec, RunSpec, WalkForwardSpec
+from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec, StrategySpec, WalkForwardSpec
 from backtest_pipeline.pipeline.versions import probe_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.files import states
@@ -39,12 +39,12 @@ class Store:
     def spec(self, symbol: str = "AAA", **changes: Any) -> RunSpec:
         return RunSpec.model_validate({**EMA, "symbol": symbol, **changes})
 
-    def found(self, spec: ExecutableSpec) -> str | None:
+    def found(self, spec: StrategySpec) -> str | None:
         """What is stored of a spec, as JSON."""
         result = look_up(self.workspace, self.settings, spec, "ann")
         return None if result is None else result.model_dump_json()
 
-    def computed(self, spec: ExecutableSpec) -> str:
+    def computed(self, spec: StrategySpec) -> str:
         return execute(self.workspace, self.settings, spec, "ann").model_dump_json()
 
 
