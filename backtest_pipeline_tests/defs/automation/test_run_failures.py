@@ -153,6 +153,33 @@ def test_a_receiver_that_hangs_or_is_gone_does_not_stop_the_others(
     assert not any(SECRET in problem for problem in rows)
 
 
+@pytest.mark.usefixtures("store")
+def test_a_receiver_that_hangs_holds_no_other(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook_has_it = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            is_slack = b'"text"' in self.rfile.read(int(self.headers["Content-Length"]))
+            if not is_slack:
+                webhook_has_it.set()
+            self.send_response(200 if webhook_has_it.wait(5) else 500)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    for name in ("WEBHOOK", "SLACK_WEBHOOK"):
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        monkeypatch.setenv(f"BACKTEST_NOTIFY_{name}", address)
+    run_id = failed_run(instance)
+    with serving(server):
+        said = tick(instance)
+    assert said == f"run {run_id} to webhook: sent; run {run_id} to slack: sent"
+
+
 class DrippingHandler(socketserver.BaseRequestHandler):
     """Accepts a request, a byte of the answer at a time: never late for one, late for all."""
 
