@@ -80,6 +80,7 @@ def reported_portfolio(workspace: Workspace, portfolio_id: UUID) -> ReportedRun:
         fan=None,
         doubts=None,
         assess="",
+        counting_rule="portfolios of every strategy and scheme",
         settings=config,
         provenance={"run_id": str(portfolio_id), **{name: row[name] for name in _IN_FULL}},
         holdings=_holdings(reading, weights),
