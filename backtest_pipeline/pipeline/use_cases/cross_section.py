@@ -135,7 +135,7 @@ def refresh_at(
             if of_the_environment(error):
                 raise
             failed.append(f"{rule.name}: {error}")
-    known = {*found.cross_sections, *found.refused_cross_sections}
+    known = None if names else {*found.cross_sections, *found.refused_cross_sections}
     _note_refreshed(workspace, timeframe(tf).name, run_ids, known)
     if failed:
         raise PartitionError("cross_sections", tf, "; ".join(failed))
@@ -144,7 +144,7 @@ def refresh_at(
 
 @retried
 def _note_refreshed(
-    workspace: Workspace, tf: str, run_ids: Mapping[str, UUID], known: Collection[str]
+    workspace: Workspace, tf: str, run_ids: Mapping[str, UUID], known: Collection[str] | None
 ) -> None:
     with workspace.database.begin() as connection:
         note_refreshed(connection, tf, run_ids, known)

@@ -52,7 +52,7 @@ def retire_cross_section(cursor: Cursor, runs: pa.Table) -> None:
 
 
 def note_refreshed(
-    connection: Connection, tf: str, run_ids: Mapping[str, UUID], known: Collection[str]
+    connection: Connection, tf: str, run_ids: Mapping[str, UUID], known: Collection[str] | None
 ) -> None:
     """Note which runs the asset came to at a timeframe, whoever computed them first.
 
@@ -63,17 +63,19 @@ def note_refreshed(
         tf: name of the timeframe.
         run_ids: the runs, by name of the cross-section; those of others stay as they are.
         known: names of all cross-sections that there are; the runs of others are the asset's no
-            more.
+            more. None where only some were refreshed.
     """
     replaced = [{"tf": tf, "name": name, "run_id": run_id} for name, run_id in run_ids.items()]
-    connection.execute(
-        text(
-            "WITH gone AS (DELETE FROM refreshed_cross_sections"
-            " WHERE tf = :tf AND signal_name <> ALL(:known) RETURNING run_id)"
-            " UPDATE backtest_runs r SET is_current = FALSE FROM gone WHERE r.run_id = gone.run_id"
-        ),
-        {"tf": tf, "known": sorted(known)},
-    )
+    if known is not None:
+        connection.execute(
+            text(
+                "WITH gone AS (DELETE FROM refreshed_cross_sections"
+                " WHERE tf = :tf AND signal_name <> ALL(:known) RETURNING run_id)"
+                " UPDATE backtest_runs r SET is_current = FALSE FROM gone"
+                " WHERE r.run_id = gone.run_id"
+            ),
+            {"tf": tf, "known": sorted(known)},
+        )
     if replaced:
         connection.execute(
             text(
