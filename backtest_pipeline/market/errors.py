@@ -31,6 +31,7 @@
     ├── NotTheirs               a run, pin or job that the user may not remove
     ├── AlreadyRunning          another process does what only one may do on a store
     ├── ProcessLost             a process that must run ends again and again
+    ├── ReportNotWritten        a report whose file exists already, or cannot be written
     ├── BackupRefused           a backup that cannot be written, or not be restored here
     ├── StoreError              the database failed
     │   ├── StoreUnavailable    it cannot be reached, or rejects the connection
