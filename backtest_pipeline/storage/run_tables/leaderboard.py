@@ -112,7 +112,6 @@ def runs_to_rank(connection: Connection, metrics: Sequence[str]) -> list[dict[st
         LEFT JOIN trials t USING (trial_id)
         LEFT JOIN dataset_versions v ON (v.dataset, v.id, v.tf) = ('backtests', r.id, r.tf)
         WHERE r.is_current AND r.status = 'completed'
-            AND (a.id IS NOT NULL OR r.split = 'cross_section')
         ORDER BY r.tf, r.signal_name, r.symbol, r.run_id
     """  # noqa: S608 - our own literals
     return with_provenance(connection.execute(text(query)).mappings())

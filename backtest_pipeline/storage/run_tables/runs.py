@@ -184,7 +184,7 @@ _SOURCES = """visible_runs r JOIN backtest_metrics m USING (run_id)
     JOIN dim_signals d USING (signal_id) JOIN dim_assets a ON a.id = r.id
     LEFT JOIN quarantined_runs q USING (run_id)"""
 _ORDER = "r.tf, r.signal_id, r.symbol, r.run_id"
-NAMES_INPUTS = "r.snapshot_id, r.dataset_version_ids <> '{}' AS dataset_version_ids"
+NAMES_INPUTS = "r.snapshot_id, r.dataset_version_ids NOT IN ('{}', 'null') AS dataset_version_ids"
 """What `with_provenance` needs, where nobody reads which inputs a run has: of many runs, reading
 that takes longer than all else."""
 _OF_REFRESH = """r.is_current AND r.status = 'completed' AND q.run_id IS NULL

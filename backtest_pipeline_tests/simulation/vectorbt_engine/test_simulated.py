@@ -59,7 +59,7 @@ def test_the_matrix_has_every_kind_of_exit_that_vectorbt_can_make() -> None:
         ours, theirs = both(panel, events, SimulationConfig(stops=stops))
         assert_agree(ours, theirs)
         seen |= {EXIT_REASONS[reason] for reason in theirs.trades.exit_reason.tolist()}
-    assert seen == set(EXIT_REASONS) - {"time_stop", "liquidation"}
+    assert seen == set(EXIT_REASONS) - {"time_stop", "liquidation", "delisting"}
 
 
 def test_entries_that_cannot_be_sized_are_blocked_by_both() -> None:
