@@ -75,7 +75,7 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
                 opened.enter_context, open_workspace(settings)
             )
             lock = await anyio.to_thread.run_sync(_presence, workspace.database)
-            opened.callback(lock.close)
+            opened.callback(lock.release)
             pool = Pool(
                 settings, service.workers, service.service_timeout_s, service.service_waiting
             )

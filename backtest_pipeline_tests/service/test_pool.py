@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -21,6 +22,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from backtest_pipeline.market.errors import AlreadyRunning
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.session_lock import SERVICE_LOCK, SessionLock
 from backtest_pipeline_tests.service.conftest import (
     QUESTION,
@@ -257,13 +259,14 @@ def test_a_server_that_is_told_to_stop_finishes_what_it_does_and_leaves_nobody_b
 
 
 def test_whoever_needs_the_store_alone_is_kept_out_by_any_number_of_services(
-    store: Store, key: dict[str, str]
+    database: Database, tmp_path: Path, key: dict[str, str]
 ) -> None:
-    with one_worker(store, key), one_worker(store, key), pytest.raises(AlreadyRunning):
-        SessionLock(store.database, SERVICE_LOCK)
+    own = Store(database, tmp_path)  # other tests serve the shared one
+    with one_worker(own, key), one_worker(own, key), pytest.raises(AlreadyRunning):
+        SessionLock(database, SERVICE_LOCK)
     with (
-        closing(SessionLock(store.database, SERVICE_LOCK)),
+        closing(SessionLock(database, SERVICE_LOCK)),
         pytest.raises(AlreadyRunning, match="a restore is under way"),
-        one_worker(store, key),
+        one_worker(own, key),
     ):
         pass

@@ -167,5 +167,5 @@ def test_the_log_stops_growing(database: Database, instance: dg.DagsterInstance)
     assert sizes[0] == sizes[1] == sizes[2]
 
 
-def test_a_store_that_dagster_has_not_used_has_no_log(database: Database) -> None:
-    assert trim(database) == {}
+def test_a_store_that_dagster_has_not_used_has_no_log(empty_database: Database) -> None:
+    assert trim(empty_database) == {}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.pipeline.monitoring.notices import NoticeSettings
 from backtest_pipeline.service.settings import ServiceSettings
 from backtest_pipeline.storage.settings import (
     READ_ELSEWHERE,
@@ -126,7 +127,7 @@ def test_what_is_read_elsewhere_is_all_that_is() -> None:
     """By docker-compose.yml, and by tests and benches."""
     settings = {
         f"BACKTEST_{name.upper()}"
-        for kind in (Settings, ServiceSettings)
+        for kind in (Settings, ServiceSettings, NoticeSettings)
         for name in kind.model_fields
     }
     found = set(re.findall(r"\$\{(BACKTEST_\w+)", (ROOT / "docker-compose.yml").read_text()))

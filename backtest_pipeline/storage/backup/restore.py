@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +107,7 @@ def _alone(database: Database) -> Iterator[None]:
     with ExitStack() as held:
         for name, command in ((DAEMON_LOCK, "up"), (SERVICE_LOCK, "serve")):
             try:
-                held.enter_context(closing(SessionLock(database, name)))
+                held.callback(SessionLock(database, name).release)
             except AlreadyRunning:
                 raise BackupRefused(
                     f"{database.where}: `{command}` runs on this store; end it first, then restore"

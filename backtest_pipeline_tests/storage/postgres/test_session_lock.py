@@ -21,7 +21,7 @@ _SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
 
 def can_take(database: Database) -> bool:
     try:
-        SessionLock(database, NAME).close()
+        SessionLock(database, NAME).release()
     except AlreadyRunning:
         return False
     return True
@@ -34,11 +34,10 @@ def end_sessions(database: Database) -> None:
 
 
 def test_a_second_one_is_refused_until_the_first_lets_go(database: Database) -> None:
-    with (
-        closing(SessionLock(database, NAME)),
-        pytest.raises(AlreadyRunning, match="another process is the daemon of this store"),
-    ):
+    first = SessionLock(database, NAME)
+    with pytest.raises(AlreadyRunning, match="another process is the daemon of this store"):
         SessionLock(database, NAME)
+    first.release()
     assert can_take(database)
 
 
