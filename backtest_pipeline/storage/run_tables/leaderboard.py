@@ -95,8 +95,8 @@ def runs_to_rank(connection: Connection, metrics: Sequence[str]) -> list[dict[st
     of_metrics = ", ".join(f"m.{name}" for name in metrics)
     query = f"""
         SELECT r.run_id, r.signal_name,
-               coalesce(a.is_synthetic, are_synthetic(r.symbols)) AND {REAL_RUNS}
-                   AS synthetic_beside_real,
+               coalesce(r.id IN (SELECT id FROM dim_assets WHERE is_synthetic),
+                   are_synthetic(r.symbols)) AND {REAL_RUNS} AS synthetic_beside_real,
                coalesce((r.results ->> 'within_training')::boolean, FALSE) AS within_training,
                r.strategy, r.symbol, r.tf, r.split, r.result_fingerprint, {NAMES_INPUTS},
                q.quarantined_at, {of_metrics}, t.n_obs AS n_days,
@@ -107,7 +107,6 @@ def runs_to_rank(connection: Connection, metrics: Sequence[str]) -> list[dict[st
                coalesce(r.artifact_uri = ANY (v.uris), FALSE)
                    OR r.run_id IN (SELECT run_id FROM refreshed_cross_sections) AS of_refresh
         FROM visible_runs r JOIN backtest_metrics m USING (run_id)
-        LEFT JOIN dim_assets a ON a.id = r.id
         LEFT JOIN quarantined_runs q USING (run_id)
         LEFT JOIN trials t USING (trial_id)
         LEFT JOIN dataset_versions v ON (v.dataset, v.id, v.tf) = ('backtests', r.id, r.tf)
