@@ -72,7 +72,7 @@ _SENTENCES = {
 _BRANCHES = {"float", "int", "bool", "str", "none", "constrained-str"}
 """How pydantic names the kinds that a field may be of, in the place of a fault; others have `[`."""
 _UNIONS = {"sizing", "spec"}
-"""Fields of several models, told apart by a tag that pydantic names after them in a place."""
+"""Fields that take several models; pydantic puts the tag of the model after their name."""
 _LONGEST_NAME = 60
 
 

@@ -100,7 +100,7 @@ def _sent(
 
 
 def notice_of(instance: dg.DagsterInstance, run_id: str) -> Notice:
-    """What is told of a failed run; of one that was deleted meanwhile, its id alone."""
+    """The notice of a failed run; of one that was deleted meanwhile, its id alone."""
     record = instance.get_run_record_by_id(run_id)
     if record is None:
         return Notice(run_id, "a job", "", "", "", "the run was deleted from Dagster")

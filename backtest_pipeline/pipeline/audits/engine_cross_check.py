@@ -39,7 +39,7 @@ _COLUMNS = ("direction", "size", "entry_price", "exit_price", "is_open")
 
 @dataclass
 class SecondOpinion:
-    """What vectorbt came to of the runs that it had not seen before.
+    """Results of vectorbt on the runs that it had not seen before.
 
     Attributes:
         agrees: number of runs with the same sizes and the same equity within TOLERANCE.

@@ -126,7 +126,7 @@ MEASUREMENTS = StoreMetric(
 ENGINE_CHECKS = StoreMetric(
     "backtest_engine_checks_total",
     "counter",
-    "Runs whose orders vectorbt filled as well, by whether it came to the same",
+    "Runs whose orders vectorbt filled as well, by whether the results agree",
     {"verdict": ("agrees", "differs", "not_followed")},
 )
 ENGINE_FOLLOWED = StoreMetric(

@@ -84,7 +84,7 @@ class NotSent(BacktestError):
 
 @dataclass(frozen=True)
 class Notice:
-    """What a receiver is told of a failed run.
+    """The notice of a failed run, as receivers get it.
 
     Attributes:
         run_id: of Dagster.

@@ -54,9 +54,9 @@ def retire_cross_section(cursor: Cursor, runs: pa.Table) -> None:
 def note_refreshed(
     connection: Connection, tf: str, run_ids: Mapping[str, UUID], known: Collection[str] | None
 ) -> None:
-    """Note which runs the asset came to at a timeframe, whoever computed them first.
+    """Note which runs are the asset's at a timeframe, whoever computed them first.
 
-    Those that it came to before and comes to no more are not current afterwards.
+    Those that were its runs before and are no more are not current afterwards.
 
     Args:
         connection: connection of the transaction.
