@@ -1,10 +1,20 @@
-FROM python:3.12-slim
-WORKDIR /app
-COPY requirements.lock pyproject.toml README.md LICENSE ./
-RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
+ARG PYTHON_IMAGE=python:3.12.13-slim-trixie
+
+# The wheel, built where its tools may stay behind.
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /source
+COPY requirements-build.lock ./
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements-build.lock
+COPY pyproject.toml README.md LICENSE workspace.yaml ./
 COPY sql sql
 COPY backtest_pipeline backtest_pipeline
-RUN pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
+
+FROM ${PYTHON_IMAGE}
+WORKDIR /app
+COPY requirements.lock ./
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
+RUN --mount=from=build,source=/wheels,target=/wheels pip install --no-cache-dir --no-deps /wheels/*.whl
 RUN useradd --create-home --uid 10001 pipeline && mkdir /data && chown pipeline /data
 USER pipeline
 EXPOSE 3000 8000

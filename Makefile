@@ -51,10 +51,10 @@ lint: $(READY)  ## style, types and the direction of imports
 bench: $(READY)  ## speed beside peers; writes bench/RESULTS.md
 	$(BIN)/python -m bench
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, not %d.%d; run make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m backtest_pipeline.service.warm  # compiles what else each first process would
 	@touch $(READY)

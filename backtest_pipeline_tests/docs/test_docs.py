@@ -96,12 +96,41 @@ def test_every_direct_dependency_has_a_reason() -> None:
         assert name in reasons, f"{name} has no reason in docs/dependencies.md"
 
 
-def test_the_lock_holds_hashes_and_no_addresses() -> None:
-    lock = (ROOT / "requirements.lock").read_text()
+def pins(lock: str) -> dict[str, str]:
+    """The lines of a lock that pin packages, each with its environment marker, without hashes."""
+    lines = re.findall(r"^([a-zA-Z0-9._-]+)==(.*?) *\\?$", lock, re.MULTILINE)
+    versions: dict[str, list[str]] = {}
+    for name, version in lines:
+        versions.setdefault(name, []).append(version)
+    return {name: " / ".join(sorted(found)) for name, found in versions.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "fewest"),
+    [("requirements.lock", 100), ("requirements-dev.lock", 150), ("requirements-build.lock", 4)],
+)
+def test_a_lock_holds_hashes_and_no_addresses(name: str, fewest: int) -> None:
+    lock = (ROOT / name).read_text()
     pinned = re.findall(r"^[a-zA-Z0-9._-]+==", lock, re.MULTILINE)
-    assert len(pinned) > 100
+    assert len(pinned) >= fewest
     assert lock.count("--hash=sha256:") >= len(pinned)
     assert "://" not in lock
+
+
+def test_what_is_tested_is_what_the_image_holds_without_the_tools_of_tests() -> None:
+    import tomllib
+
+    image = pins((ROOT / "requirements.lock").read_text())
+    tested = pins((ROOT / "requirements-dev.lock").read_text())
+    built = pins((ROOT / "requirements-build.lock").read_text())
+    for name, versions in {**image, **built}.items():
+        assert name in tested, f"{name} is in no test"
+        for version in re.findall(r"[0-9][^ ;]*", versions.partition(";")[0]):
+            assert version in tested[name], f"{name} {version} is not what is tested"
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    tools = {re.split(r"[\[=><]", tool)[0] for tool in groups["dev"]}
+    assert not tools & set(image)
+    assert {"dask", "distributed", "pydantic-ai-slim"} <= set(image)
 
 
 def test_the_queries_on_the_concepts_page_run(database: Database, tmp_path: Path) -> None:
