@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +15,7 @@ from backtest_pipeline.cli.options import split
 
 if TYPE_CHECKING:
     from backtest_pipeline.storage.doctor import Finding
+    from backtest_pipeline.storage.postgres.database import Database
     from backtest_pipeline.storage.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -43,6 +46,47 @@ def ensure_schema(settings: Settings) -> None:
             apply(database)
         else:
             check(database)
+    finally:
+        database.close()
+
+
+def refuse_remote(host: str, allow_remote: bool, why: str) -> None:
+    """Fail where an address can be reached from other machines, unless that is wanted."""
+    from backtest_pipeline.service.settings import is_loopback
+
+    if not (allow_remote or is_loopback(host)):
+        fail(f"--host {host} can be reached from other machines, and {why}")
+
+
+def set_up_store(settings: Settings) -> tuple[Database, tuple[str, ...]]:
+    """The open store with the assets of the source as Dagster's partitions.
+
+    Returns the database, and a sentence on each part of the source that cannot be used.
+    """
+    from backtest_pipeline.defs.instance import open_instance
+    from backtest_pipeline.defs.partitions import register_partitions
+    from backtest_pipeline.defs.resources import SourceResource
+    from backtest_pipeline.launch import offered_assets
+    from backtest_pipeline.storage.postgres.database import open_database
+
+    ensure_schema(settings)
+    offered = offered_assets(settings, SourceResource())
+    database = open_database(settings)
+    with open_instance(settings, database) as instance:
+        register_partitions(instance, offered.symbols)
+    return database, tuple(offered.left_out)
+
+
+@contextmanager
+def interrupted_alike(database: Database) -> Iterator[None]:
+    """Have SIGTERM end the block as Ctrl-C does, and close the database in the end."""
+    # From a shell that ignores SIGINT (a background job) the processes would ignore it too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("stopped")
     finally:
         database.close()
 
@@ -91,37 +135,24 @@ def up(
     The address that it prints lets a browser in. What ends by itself is started again.
     """
     from backtest_pipeline.service.listening import listen
-    from backtest_pipeline.service.settings import is_loopback
 
-    if not (allow_remote or is_loopback(host)):
-        fail(
-            f"--host {host} can be reached from other machines, and the token can be read on the "
-            "way; use 127.0.0.1 behind a proxy with TLS, or add --allow-remote"
-        )
+    refuse_remote(
+        host,
+        allow_remote,
+        "the token can be read on the way; use 127.0.0.1 behind a proxy with TLS, or add "
+        "--allow-remote",
+    )
     with listen(host, port) as listening:
         with progress_shown() as progress:
             progress("store", 0, 1)
-            from backtest_pipeline.defs.instance import open_instance
-            from backtest_pipeline.defs.partitions import register_partitions
-            from backtest_pipeline.defs.processes.guard import read_token
-            from backtest_pipeline.defs.processes.up_programs import (
-                DagsterUi,
-                run_programs,
-                token_file,
-            )
-            from backtest_pipeline.defs.resources import SourceResource
-            from backtest_pipeline.launch import offered_assets
-            from backtest_pipeline.storage.postgres.database import open_database
+            from backtest_pipeline.defs.processes.guard import read_token, token_file
+            from backtest_pipeline.defs.processes.up_programs import DagsterUi, run_programs
             from backtest_pipeline.storage.settings import load_settings
 
             settings = load_settings()
-            ensure_schema(settings)
-            offered = offered_assets(settings, SourceResource())
-            database = open_database(settings)
-            with open_instance(settings, database) as instance:
-                register_partitions(instance, offered.symbols)
+            database, left_out = set_up_store(settings)
             progress("store", 1, 1)
-        for sentence in offered.left_out:
+        for sentence in left_out:
             say(f"left out: {sentence}")
         ui = DagsterUi(
             listening,
@@ -130,15 +161,8 @@ def up(
             by_any_address=allow_remote,
         )
         say(f"Dagster UI: {ui.first_page} (Ctrl-C stops everything)")
-        # From a shell that ignores SIGINT (a background job) the processes would ignore it too.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
+        with interrupted_alike(database):
             run_programs(settings, database, ui)
-        except KeyboardInterrupt:
-            say("stopped")
-        finally:
-            database.close()
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Leases of Dagster runs that a command executes in its own process.
+"""Leases of Dagster runs whose process nobody else looks after.
 
 The process renews its lease while it lives. All times are the database's.
 """
@@ -41,12 +41,13 @@ class ExpiredLease:
 def take_lease(
     connection: Connection, dagster_run_id: str, command: str, holder: str, lease_s: float
 ) -> None:
-    """Record a lease on a run that is about to be created."""
+    """Record a lease on a run; one that there is passes to this holder."""
     connection.execute(
         text("""
             INSERT INTO dagster_run_leases (dagster_run_id, command, holder, lease_expires_at)
             VALUES (:run_id, :command, :holder, now() + make_interval(secs => :lease_s))
-            ON CONFLICT (dagster_run_id) DO UPDATE SET lease_expires_at = excluded.lease_expires_at
+            ON CONFLICT (dagster_run_id) DO UPDATE
+                SET holder = excluded.holder, lease_expires_at = excluded.lease_expires_at
         """),
         {"run_id": dagster_run_id, "command": command, "holder": holder, "lease_s": lease_s},
     )
@@ -81,6 +82,12 @@ def release_lease(connection: Connection, dagster_run_id: str) -> None:
 def expired_leases(connection: Connection) -> list[ExpiredLease]:
     """Expired leases, oldest first."""
     return [ExpiredLease(*row) for row in connection.execute(text(_EXPIRED))]
+
+
+def lease_ids(connection: Connection, command: str) -> list[str]:
+    """Ids of the runs that are leased by a command, expired or not."""
+    query = "SELECT dagster_run_id FROM dagster_run_leases WHERE command = :command ORDER BY 1"
+    return list(connection.scalars(text(query), {"command": command}))
 
 
 def lock_expired_leases(connection: Connection) -> list[ExpiredLease]:

@@ -7,7 +7,6 @@ that the UI itself asks: pages by GET, GraphQL by POST as JSON or over its webso
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
 from collections.abc import Collection
 from http import HTTPStatus
@@ -20,6 +19,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.storage.settings import Settings
 
 _GRAPHQL = "/graphql"
 _TOKEN = "token"  # noqa: S105  (the name of the query's parameter)
@@ -32,11 +32,17 @@ _LOG_IN = (
 Refusal = tuple[HTTPStatus, str]
 
 
+def token_file(settings: Settings) -> Path:
+    """The file with the token of a store's Dagster UI."""
+    return settings.home / "dagster" / "ui-token"
+
+
 def read_token(path: Path) -> str:
     """The token in a file that only its owner can read; made if there is none."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.with_name(f"{path.name}.{os.getpid()}")
+        # Processes of several containers may have one number.
+        whole = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
         whole.touch(mode=0o600)
         whole.write_text(secrets.token_urlsafe(32))
         whole.replace(path)

@@ -1,8 +1,9 @@
-"""Runs that a command executes in its own process, and marking those failed whose process is gone.
+"""Runs whose process no launcher can look after, and marking those failed whose process is gone.
 
-Dagster launches no process for such a run and so has none to look after. While the command lives,
-it renews a lease; a run whose lease has expired is marked failed by whoever looks next. A process
-that was only suspended goes on when it wakes up, and the end that it reports is what Dagster shows.
+Dagster launches no process for a run that a command executes in its own, and cannot see one that
+was launched on another machine. While the process lives, it renews a lease; a run whose lease has
+expired is marked failed by whoever looks next. A process that was only suspended goes on when it
+wakes up, and the end that it reports is what Dagster shows.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from uuid import uuid4
 
 import dagster as dg
 
+from backtest_pipeline.defs.launcher import LAUNCHED, launched_elsewhere
 from backtest_pipeline.market.errors import StoreError
 from backtest_pipeline.storage.dagster_run_leases import (
     ExpiredLease,
     is_leased,
+    lease_ids,
     lock_expired_leases,
     release_lease,
     renew_lease,
@@ -30,6 +33,9 @@ from backtest_pipeline.storage.dagster_run_leases import (
 from backtest_pipeline.storage.postgres.database import Database
 
 LEASE_S, BEAT_S = 30.0, 3.0
+# A launched run outlasts an outage of the database, as long as stages do. It has its lease a little
+# longer than its resources, until Dagster has noted its end.
+_LAUNCHED_S, _LINGERS_S = 120.0, 30.0
 _CODE_LOCATION = "dagster/code_location"  # only launched runs have this tag
 
 _log = logging.getLogger(__name__)
@@ -47,14 +53,18 @@ def leased_run(database: Database, command: str) -> Iterator[str]:
 def watched(database: Database, run: dg.DagsterRun) -> Iterator[None]:
     """Lease a run that this process executes, unless its death would be noticed otherwise.
 
-    A run that was launched is looked after by its launcher; one of `leased_run` has its lease.
+    A run that was launched on this machine is looked after by its launcher; one of `leased_run` has
+    its lease.
     """
 
     def has_lease() -> bool:
         with database.begin() as connection:
             return is_leased(connection, run.run_id)
 
-    if _CODE_LOCATION in run.tags or database.retrying("lease of a run", has_lease):
+    if launched_elsewhere(run):
+        with leased(database, run.run_id, LAUNCHED, _LAUNCHED_S, lingers_s=_LINGERS_S):
+            yield
+    elif _CODE_LOCATION in run.tags or database.retrying("lease of a run", has_lease):
         yield
     else:
         with leased(database, run.run_id, "dagster"):
@@ -68,6 +78,7 @@ def leased(
     command: str,
     lease_s: float = LEASE_S,
     beat_s: float = BEAT_S,
+    lingers_s: float = 0.0,
 ) -> Iterator[None]:
     """Hold a lease on a run that this process executes while the block runs.
 
@@ -77,6 +88,7 @@ def leased(
         command: the command that executes it, for messages.
         lease_s: seconds until an unrenewed lease expires.
         beat_s: seconds between two renewals.
+        lingers_s: seconds that the lease stays after the block.
 
     Raises:
         StoreOutOfReach: where the database cannot be reached.
@@ -89,7 +101,10 @@ def leased(
 
     def release() -> None:
         with database.begin() as connection:
-            release_lease(connection, run_id)
+            if lingers_s:
+                renew_lease(connection, run_id, lingers_s)
+            else:
+                release_lease(connection, run_id)
 
     database.retrying("lease of a run", take)
     over = Event()
@@ -129,6 +144,10 @@ def fail_dead_runs(instance: dg.DagsterInstance, database: Database) -> list[Exp
     """
     dead = []
     with database.begin() as connection:
+        for run_id in lease_ids(connection, LAUNCHED):
+            run = instance.get_run_by_id(run_id)
+            if run is not None and run.is_finished:
+                release_lease(connection, run_id)
         for lease in lock_expired_leases(connection):
             run = instance.get_run_by_id(lease.dagster_run_id)
             if run is not None and not run.is_finished:

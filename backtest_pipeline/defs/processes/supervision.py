@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 from backtest_pipeline.defs.processes.watchdog import ProcessGroup
@@ -32,7 +31,7 @@ class SupervisedProgram:
         name: its name, for messages.
         command: its command line.
         inherit: file descriptors that it inherits.
-        needs: a file that another program makes; this one is not started before.
+        needs: whether what the program needs is there; it is not started before.
         reads: says what the program reads when it starts, None while that is being changed; the
             program is started again where it has changed since.
     """
@@ -40,12 +39,8 @@ class SupervisedProgram:
     name: str
     command: Sequence[str]
     inherit: Collection[int] = ()
-    needs: Path | None = None
+    needs: Callable[[], bool] = lambda: True
     reads: Callable[[], object | None] = lambda: ()
-
-    @property
-    def can_start(self) -> bool:
-        return self.needs is None or self.needs.exists()
 
 
 @dataclass
@@ -70,7 +65,7 @@ class _Kept:
     def look(self, group: ProcessGroup, now: float) -> None:
         """Start the process if it is due, or has to read again; note its end."""
         if self.process is None:
-            if now >= self.due_at and self.program.can_start:
+            if now >= self.due_at and self.program.needs():
                 self._start(group, now)
         elif self.process.poll() is not None:
             self._note_end(self.process.returncode, now)

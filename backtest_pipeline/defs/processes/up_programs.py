@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import httpx2
 
 from backtest_pipeline.defs.instance import dagster_home
 from backtest_pipeline.defs.processes.daemon import daemon_command
+from backtest_pipeline.defs.processes.health import HEARTBEAT_S, ask_webserver, silence
 from backtest_pipeline.defs.processes.supervision import SupervisedProgram, keep_running
 from backtest_pipeline.defs.processes.watchdog import process_group
 from backtest_pipeline.defs.processes.webserver import Webserver
@@ -29,14 +30,6 @@ from backtest_pipeline.strategies.own.folder import stamps
 LOCATION = "backtest_pipeline"
 CODE_SERVER, WEBSERVER, DAEMON = "code server", "webserver", "daemon"
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104
-HEARTBEAT_S = 120.0  # the daemon writes one every 30 s
-_RESPONSE_S = 10.0
-# Dagster's own verdicts, `loadStatus` and `healthy`, still praise a dead process minutes later.
-_HEALTH = """{
-  workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError {
-    __typename ... on PythonError { message } } } } }
-  instance { daemonHealth { allDaemonStatuses { daemonType required lastHeartbeatTime } } }
-}"""
 
 
 @dataclass(frozen=True)
@@ -69,11 +62,6 @@ class DagsterUi:
         return f"{self.url}/?token={self.token}"
 
 
-def token_file(settings: Settings) -> Path:
-    """The file with the token of a store's Dagster UI."""
-    return settings.home / "dagster" / "ui-token"
-
-
 def run_programs(settings: Settings, database: Database, ui: DagsterUi) -> NoReturn:
     """Run code server, webserver and daemon until an interrupt, and end them all.
 
@@ -99,23 +87,29 @@ def _programs(settings: Settings, folder: Path, ui: DagsterUi) -> list[Supervise
     served = ui.listening.fileno()
     webserver = Webserver(served, workspace, token, ui.names, ui.by_any_address)
     return [
-        SupervisedProgram(
-            CODE_SERVER,
-            (
-                *(sys.executable, "-m", "dagster", "api", "grpc", "--socket", str(code)),
-                *("-m", "backtest_pipeline.definitions", "--location-name", LOCATION),
-                *("--log-level", "warning"),
-            ),
-            # Code versions name the user's own strategies as they were when it started.
-            reads=lambda: stamps(settings.strategies_folder),
-        ),
-        SupervisedProgram(WEBSERVER, webserver.command(), inherit=[served], needs=code),
-        SupervisedProgram(
-            DAEMON,
-            daemon_command(workspace),
-            needs=code,
-        ),
+        code_server(settings, ("--socket", str(code))),
+        SupervisedProgram(WEBSERVER, webserver.command(), inherit=[served], needs=code.exists),
+        SupervisedProgram(DAEMON, daemon_command(workspace), needs=code.exists),
     ]
+
+
+def code_server(settings: Settings, where: Sequence[str]) -> SupervisedProgram:
+    """The code server, started again where a file of the user's own strategies has changed.
+
+    Args:
+        settings: name the folder of strategies.
+        where: options of Dagster's that say where it listens.
+    """
+    return SupervisedProgram(
+        CODE_SERVER,
+        (
+            *(sys.executable, "-m", "dagster", "api", "grpc", *where),
+            *("-m", "backtest_pipeline.definitions", "--location-name", LOCATION),
+            *("--log-level", "warning"),
+        ),
+        # Code versions name the user's own strategies as they were when it started.
+        reads=lambda: stamps(settings.strategies_folder),
+    )
 
 
 @dataclass(frozen=True)
@@ -128,15 +122,11 @@ class _Health:
     def examine(self) -> Mapping[str, str]:
         """What is wrong with each program, by name; what is not known is taken for well."""
         self.lock.keep()
-        bearer = {"Authorization": f"Bearer {self.ui.token}"}
         try:
-            with httpx2.Client(trust_env=False, timeout=_RESPONSE_S, headers=bearer) as client:
-                response = client.post(f"{self.ui.url}/graphql", json={"query": _HEALTH})
+            known = ask_webserver(self.ui.url, self.ui.token)
         except httpx2.HTTPError as error:
-            return {WEBSERVER: f"it does not respond ({type(error).__name__})"}
-        if response.status_code != httpx2.codes.OK:
-            return {}  # its store is out of reach
-        return wrong_programs(response.json().get("data") or {}, time.time())
+            return {WEBSERVER: silence(error)}
+        return wrong_programs(known, time.time()) if known is not None else {}
 
 
 def wrong_programs(found: Mapping[str, Any], now: float) -> Mapping[str, str]:

@@ -29,8 +29,19 @@ from backtest_pipeline.storage.postgres.migrations import (
     schema_files,
 )
 from backtest_pipeline.storage.postgres.removals import lock_for_removal
-from backtest_pipeline.storage.postgres.session_lock import DAEMON_LOCK, SERVICE_LOCK, SessionLock
+from backtest_pipeline.storage.postgres.session_lock import (
+    CODE_SERVER_LOCK,
+    DAEMON_LOCK,
+    SERVICE_LOCK,
+    SessionLock,
+)
 
+# What holds each lock, which would go on with rows that it has read.
+_GO_ON = {
+    DAEMON_LOCK: "`up` or `daemon`",
+    CODE_SERVER_LOCK: "`code-server`",
+    SERVICE_LOCK: "`serve`",
+}
 # The lease of a killed process expires within a minute.
 _AT_WORK = {
     "dagster_run_leases": """
@@ -103,14 +114,14 @@ def restore(
 
 @contextmanager
 def _alone(database: Database) -> Iterator[None]:
-    """Keep `up` and `serve` from the store, which would go on with rows that they have read."""
+    """Keep from the store what would go on with rows that it has read."""
     with ExitStack() as held:
-        for name, command in ((DAEMON_LOCK, "up"), (SERVICE_LOCK, "serve")):
+        for name, command in _GO_ON.items():
             try:
                 held.callback(SessionLock(database, name).release)
             except AlreadyRunning:
                 raise BackupRefused(
-                    f"{database.where}: `{command}` runs on this store; end it first, then restore"
+                    f"{database.where}: {command} runs on this store; end it first, then restore"
                     " again"
                 ) from None
         yield

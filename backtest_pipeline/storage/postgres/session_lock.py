@@ -23,6 +23,8 @@ _SHARE = "SELECT pg_try_advisory_lock_shared(hashtextextended(current_schema() |
 
 DAEMON_LOCK = "Dagster daemon"
 """What `up` is to a store, by the name of its lock."""
+CODE_SERVER_LOCK = "Dagster code server"
+"""What `code-server` is to a store; any number of code servers, and their runs, share the lock."""
 SERVICE_LOCK = "HTTP service"
 """What `serve` is to a store; any number of services share the lock."""
 

@@ -108,11 +108,11 @@ def test_what_ends_again_and_again_is_an_error(
     assert caplog.text.count("the broken one ended with code 3; it is started again in") == 5
 
 
-def test_a_program_waits_for_the_file_that_it_needs(group: ProcessGroup, tmp_path: Path) -> None:
+def test_a_program_waits_for_what_it_needs(group: ProcessGroup, tmp_path: Path) -> None:
     needed, made = tmp_path / "needed", (tmp_path / "early", tmp_path / "late")
     touch = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch(); import time; time.sleep(600)"
     programs = [
-        SupervisedProgram("late", (sys.executable, "-c", touch, str(made[1])), needs=needed),
+        SupervisedProgram("late", (sys.executable, "-c", touch, str(made[1])), needs=needed.exists),
         SupervisedProgram("early", (sys.executable, "-c", touch, str(made[0]))),
     ]
 

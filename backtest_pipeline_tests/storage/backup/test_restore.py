@@ -32,7 +32,12 @@ from backtest_pipeline.storage.backup.backup import back_up
 from backtest_pipeline.storage.backup.restore import restore
 from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline.storage.postgres.migrations import SchemaFile, migrate, schema_files
-from backtest_pipeline.storage.postgres.session_lock import DAEMON_LOCK, SERVICE_LOCK, SessionLock
+from backtest_pipeline.storage.postgres.session_lock import (
+    CODE_SERVER_LOCK,
+    DAEMON_LOCK,
+    SERVICE_LOCK,
+    SessionLock,
+)
 from backtest_pipeline.storage.run_tables.cross_sections import note_refreshed
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline.strategies.cross_section.definition import CrossSection
@@ -132,10 +137,14 @@ def test_a_store_that_holds_something_is_replaced_only_if_told_to(
 
 def test_a_store_that_somebody_works_on_is_not_replaced(filled: Workspace, backup: Path) -> None:
     before = everything(filled.database)
-    for name, command in ((DAEMON_LOCK, "up"), (SERVICE_LOCK, "serve")):
+    for name, command in (
+        (DAEMON_LOCK, "`up` or `daemon`"),
+        (CODE_SERVER_LOCK, "`code-server`"),
+        (SERVICE_LOCK, "`serve`"),
+    ):
         with (
-            closing(SessionLock(filled.database, name, shared=name == SERVICE_LOCK)),
-            pytest.raises(BackupRefused, match=f"`{command}` runs on this store; end it first"),
+            closing(SessionLock(filled.database, name, shared=name != DAEMON_LOCK)),
+            pytest.raises(BackupRefused, match=f"{command} runs on this store; end it first"),
         ):
             restore(filled.database, filled.artifacts, backup, replace=True)
         assert everything(filled.database) == before
