@@ -91,7 +91,7 @@ def up(
     The address that it prints lets a browser in. What ends by itself is started again.
     """
     from backtest_pipeline.service.listening import listen
-    from backtest_pipeline.service.settings import is_loopback
+    from backtest_pipeline.storage.settings import is_loopback
 
     if not (allow_remote or is_loopback(host)):
         fail(
