@@ -132,7 +132,7 @@ def _opened(settings: Settings, progress: Progress, opened: ExitStack) -> Worksp
     if settings.external is not None:
         external = open_table(settings, database)
         opened.callback(external.close)
-    pool = pool_of(settings)
+    pool = pool_of(settings, artifacts.root_id)
     opened.callback(pool.close)
     return Workspace(
         database,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.pipeline.pools.pool import Pool, Threads
 from backtest_pipeline.storage.settings import Settings
 
 
-def pool_of(settings: Settings) -> Pool:
+def pool_of(settings: Settings, store_id: Callable[[], str | None]) -> Pool:
     """The pool that the settings configure; it starts and connects to nothing before there is work.
+
+    Args:
+        settings: the settings.
+        store_id: reads what names the store, by which the workers of a cluster know it.
 
     Raises:
         ConfigurationError: for a cluster without the extra `dask`, or a script that would start
@@ -31,7 +36,7 @@ def pool_of(settings: Settings) -> Pool:
     from backtest_pipeline.pipeline.pools.cluster import Cluster
 
     assert distributed  # noqa: S101 - it is there
-    return Cluster(settings)
+    return Cluster(settings, store_id)
 
 
 def workers_of(settings: Settings) -> int:

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from backtest_pipeline.market.symbols import symbol_keys
-from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts.code_archive import code_on_disk
 from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.storage.tables.environment import environment
 
 ANNOUNCED = "backtest_pipeline"
 """Under this name a worker of a cluster tells what it is."""
+PRELOAD = "backtest_pipeline.pipeline.pools.dask_worker"
+"""The module that a worker of a cluster is started with."""
 
 
 def code_and_packages() -> dict[str, str]:
@@ -28,12 +29,12 @@ def code_and_packages() -> dict[str, str]:
     }
 
 
-def surroundings(settings: Settings, workspace: Workspace) -> dict[str, str]:
+def surroundings(settings: Settings, store_id: str | None) -> dict[str, str]:
     """`code_and_packages`, the store, and the settings that decide what is computed from it."""
     names = settings.external
     return {
         **code_and_packages(),
-        "store": str(workspace.artifacts.root_id()),
+        "store": str(store_id),
         "BACKTEST_FEATURES_TABLE": "" if names is None else _hash(asdict(names)),
         "BACKTEST_SYMBOL_KEYS": _hash(dict(symbol_keys())),
     }

@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
@@ -129,8 +129,7 @@ class Processes:
             for _ in range(ATTEMPTS):
                 try:
                     self._warmed(worker)
-                    answer: R = self._answer(worker, call, (order,))
-                    return answer
+                    return cast(R, self._answer(worker, call, (order,)))
                 except (ProcessExpired, BrokenProcessPool) as error:
                     _log.warning("%s: a worker process died: %s", work.name, error)
                     self._renew(worker)
