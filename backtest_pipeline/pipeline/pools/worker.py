@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from importlib import import_module
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from threading import Event, Thread, current_thread, main_thread
@@ -34,7 +35,9 @@ R = TypeVar("R")
 
 _CANCEL_S = 30.0
 
-PRELOADED = (__name__, "backtest_pipeline.pipeline.pools.warm")
+# By its name: it runs whole backtests, and so knows what knows this module.
+_WARM = "backtest_pipeline.pipeline.pools.warm"
+PRELOADED = (__name__, _WARM)
 """Modules that are imported once, by the process that all workers of a host are forked from."""
 
 
@@ -80,9 +83,7 @@ def begin_with_parent(settings: Settings) -> None:
 
 def warm() -> None:
     """Open the store and compute something small, so that the first piece of work is fast."""
-    from backtest_pipeline.pipeline.pools import warm
-
-    assert warm  # noqa: S101 - importing it is what warms
+    import_module(_WARM)
     with worker_store().workspace().database.arrow():
         pass  # its driver takes longest to open
     gc.freeze()  # what is loaded by now stays for good: it need not be looked through each time
