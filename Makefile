@@ -56,7 +56,7 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m backtest_pipeline.service.warm  # compiles what else each first process would
+	@$(BIN)/python -m backtest_pipeline.pipeline.pools.warm  # compiles what else each first process would
 	@touch $(READY)
 
 clean:

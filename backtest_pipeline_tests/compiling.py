@@ -43,7 +43,7 @@ def _state() -> str:
 def _compile() -> None:
     import numpy as np
 
-    import backtest_pipeline.service.warm
+    import backtest_pipeline.pipeline.pools.warm
     import backtest_pipeline_tests.pipeline.warm
     from backtest_pipeline.market.features import build_features, rolling
     from backtest_pipeline.market.features.derive import with_indicators
@@ -71,7 +71,7 @@ def _compile() -> None:
         random_rates,
     )
 
-    assert backtest_pipeline.service.warm
+    assert backtest_pipeline.pipeline.pools.warm
     assert backtest_pipeline_tests.pipeline.warm
 
     rng = np.random.default_rng(0)

@@ -52,7 +52,7 @@ def ensure_schema(settings: Settings) -> None:
 
 def refuse_remote(host: str, allow_remote: bool, why: str) -> None:
     """Fail where an address can be reached from other machines, unless that is wanted."""
-    from backtest_pipeline.service.settings import is_loopback
+    from backtest_pipeline.storage.settings import is_loopback
 
     if not (allow_remote or is_loopback(host)):
         fail(f"--host {host} can be reached from other machines, and {why}")

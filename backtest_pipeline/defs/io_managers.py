@@ -58,7 +58,7 @@ class StageIOManager(dg.ConfigurableIOManager):
         report = run_stage(
             obj.batches.of(partitions),
             obj.stage,
-            workers=workspace.workers,
+            pool=workspace.pool,
             rebuild=obj.rebuild,
             progress=workspace.progress,
             retrying=workspace.database.retrying,

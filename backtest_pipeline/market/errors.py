@@ -31,6 +31,9 @@
     ├── NotTheirs               a run, pin or job that the user may not remove
     ├── AlreadyRunning          another process does what only one may do on a store
     ├── ProcessLost             a process that must run ends again and again
+    ├── WorkerLost              one worker after the other died with a piece of work
+    ├── WorkGivenUp             a run was ended before this part of it was done
+    ├── PoolUnavailable         there is no worker that could do the work
     ├── ReportNotWritten        a report whose file exists already, or cannot be written
     ├── BackupRefused           a backup that cannot be written, or not be restored here
     ├── StoreError              the database failed
@@ -332,6 +335,20 @@ class AlreadyRunning(BacktestError):
 
 class ProcessLost(BacktestError):
     """A process that must run ends again and again; the message says which, and how it ended."""
+
+    is_public = False
+
+
+class WorkerLost(BacktestError):
+    """One worker process after the other died with a piece of work; the message says with which."""
+
+
+class WorkGivenUp(BacktestError):
+    """A run was ended before this part of it was done; what was stored before stays."""
+
+
+class PoolUnavailable(BacktestError):
+    """No worker could do the work; the message says which are there, and what to do."""
 
     is_public = False
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from threading import Event
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from backtest_pipeline.market.errors import (
     ArtifactCorrupt,
@@ -22,17 +22,26 @@ from backtest_pipeline.market.errors import (
     BacktestError,
     ConfigurationError,
     NotEnoughBars,
+    PoolUnavailable,
     RowsRefused,
     StoreError,
+    WorkGivenUp,
 )
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.pools.pool import HERE, Pool, Running, Work
+
+if TYPE_CHECKING:
+    from backtest_pipeline.pipeline.workspace import Workspace
 
 T = TypeVar("T")
 U = TypeVar("U")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 logger = logging.getLogger(__name__)
+
+FEWEST_ROWS, MOST_ROWS = 30_000, 150_000
+"""Rows of a batch, about: smaller ones cost the database more a row, larger ones memory."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage's name, the number of partitions done, and their total."""
@@ -155,10 +164,22 @@ class Batches(Generic[T]):
         return Batches(tuple(partitions), self.load)
 
 
+Remade = Callable[["Workspace", Sequence[Partition], bool], tuple[Batches[Any], "Stage[Any]"]]
+"""Makes a stage and its batches of some partitions, and whether to rebuild, in any process."""
+
+
 class Stage(Protocol[T_contra]):
     """A stage: finds stale partitions and stores batches."""
 
     name: str
+
+    @property
+    def remade(self) -> Remade | None:
+        """A picklable function that makes this stage in another process.
+
+        None for a stage that only this process can run, such as one that has read a source.
+        """
+        ...
 
     @property
     def tables(self) -> Sequence[str]:
@@ -182,7 +203,7 @@ class Stage(Protocol[T_contra]):
 
 
 # Problems of the environment, which the next batch would run into as well.
-_ENVIRONMENT = (StoreError, ArtifactError, ConfigurationError)
+_ENVIRONMENT = (StoreError, ArtifactError, ConfigurationError, PoolUnavailable, WorkGivenUp)
 # Errors of those kinds that concern the content of a single partition.
 _OF_A_PARTITION = (RowsRefused, ArtifactCorrupt)
 
@@ -196,8 +217,8 @@ def run_stage(
     batches: Batches[T],
     stage: Stage[T],
     *,
-    workers: int = 2,
-    batch_rows: int = 150_000,
+    pool: Pool = HERE,
+    batch_rows: int = MOST_ROWS,
     rebuild: bool = False,
     progress: Progress = silent,
     retrying: Retrying = at_once,
@@ -209,7 +230,7 @@ def run_stage(
     Args:
         batches: the partitions to compute.
         stage: the stage that stores them.
-        workers: number of concurrent batches; one is written to Postgres while another computes.
+        pool: where batches are computed; all together, if there are few rows, in this process.
         batch_rows: approximate maximum of rows per batch.
         rebuild: recompute and write partitions that are not stale as well.
         progress: called after each batch.
@@ -223,15 +244,10 @@ def run_stage(
         StoreError, ArtifactError, ConfigurationError: for problems that would affect every batch.
             Batches that were stored remain stored.
     """
-    interrupted = Event()
 
     def look() -> tuple[list[Partition], dict[Partition, int]]:
         stale = list(batches.partitions if rebuild else stage.stale(batches.partitions))
         return stale, stage.rows_expected(stale)
-
-    def run_batch(batch: Sequence[Partition]) -> list[Outcome]:
-        what = f"{stage.name} {batch[0].timeframe}"
-        return retrying(what, lambda: _run_batch(batches, stage, batch, rebuild), interrupted)
 
     stale, expected = retrying(stage.name, look)
     unchanged = set(batches.partitions) - set(stale)
@@ -240,28 +256,36 @@ def run_stage(
     if outcomes:
         listener(outcomes)
     progress(stage.name, done, total)
-    planned = batches_of(stale, expected, batch_rows)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix=stage.name)
-    running = {pool.submit(run_batch, batch) for batch in planned}
+    n_rows = sum(expected.values())
+    where = HERE if not pool.is_here and n_rows <= FEWEST_ROWS else pool
+    size = batch_rows if where.is_here else rows_a_batch(n_rows, where.size, batch_rows)
+    interrupted = Event()
+
+    def store(batch: Sequence[Partition]) -> list[Outcome]:
+        what = f"{stage.name} {batch[0].timeframe}"
+        return retrying(what, lambda: stored_batch(batches, stage, batch, rebuild), interrupted)
+
+    elsewhere = None if stage.remade is None else partial(store_remade, stage.remade, rebuild)
+    work = Work(stage.name, store, elsewhere)
+    running = Running(
+        where,
+        # Halved where workers die of it, as of too much memory.
+        lambda batch: bisected(stage.name, batch, partial(where.do, work)),
+        batches_of(stale, expected, size),
+        stage.name,
+        interrupted,
+    )
     try:
-        while running:
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                of_batch = future.result()
-                running.remove(future)
-                listener(of_batch)
-                outcomes += of_batch
-                done += len(of_batch)
+        for _, of_batch in running:
+            listener(of_batch)
+            outcomes += of_batch
+            done += len(of_batch)
             progress(stage.name, done, total)
     except BaseException:
         # Interrupt or problem of the environment: let running batches end, and start no others.
-        interrupted.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-        for future in running:
-            if not future.cancelled() and future.exception() is None:
-                listener(future.result())
+        for _, of_batch in running.stop():
+            listener(of_batch)
         raise
-    pool.shutdown()
     if any(outcome.status is Status.STORED for outcome in outcomes):
         retrying(f"statistics of {stage.name}", lambda: analyze(stage.tables))
     return StageReport(stage.name, tuple(sorted(outcomes, key=lambda o: o.partition)))
@@ -289,26 +313,59 @@ def batches_of(
     return [batch for _, batch in sorted(planned, key=lambda sized: -sized[0])]
 
 
-def _run_batch(
-    batches: Batches[T], stage: Stage[T], batch: Sequence[Partition], rebuild: bool
+def rows_a_batch(n_rows: int, size: int, most: int) -> int:
+    """How many rows a batch has, so that each of `size` workers has about two."""
+    return min(most, max(FEWEST_ROWS, n_rows // (2 * size)))
+
+
+def store_remade(
+    remade: Remade, rebuild: bool, workspace: Workspace, batch: Sequence[Partition]
 ) -> list[Outcome]:
-    try:
-        loaded = batches.load(batch[0].timeframe, [p.asset for p in batch])
+    """Store a batch of a stage in the process that has this workspace."""
+    batches, stage = remade(workspace, batch, rebuild)
+    return workspace.database.retrying(
+        f"{stage.name} {batch[0].timeframe}",
+        lambda: stored_batch(batches, stage, batch, rebuild, workspace.given_up),
+        workspace.given_up,
+    )
+
+
+def stored_batch(
+    batches: Batches[T],
+    stage: Stage[T],
+    batch: Sequence[Partition],
+    rebuild: bool,
+    given_up: Event | None = None,
+) -> list[Outcome]:
+    """Load, compute and store a batch; where it fails, find the partition, and store the others."""
+
+    def store(part: Sequence[Partition]) -> list[Outcome]:
+        loaded = batches.load(part[0].timeframe, [p.asset for p in part])
+        if given_up is not None and given_up.is_set():
+            raise WorkGivenUp(f"{stage.name} {part[0].timeframe}: the run was ended before it")
         return list(stage.store(loaded, rebuild=rebuild))
+
+    return bisected(stage.name, batch, store)
+
+
+def bisected(
+    name: str,
+    batch: Sequence[Partition],
+    store: Callable[[Sequence[Partition]], list[Outcome]],
+) -> list[Outcome]:
+    """The outcomes of a batch, halved where it fails, until the partition that fails is alone."""
+    try:
+        return store(batch)
     except Exception as error:
         if of_the_environment(error):
             raise
         reason = error  # recorded as the partition's outcome
     if len(batch) == 1:
-        logger.error("%s failed for %s", stage.name, batch[0], exc_info=reason)
+        logger.error("%s failed for %s", name, batch[0], exc_info=reason)
         detail = f"{type(reason).__name__}: {reason}"
         return [Outcome(batch[0], Status.FAILED, detail=detail, error=reason)]
-    # Bisect to find the failing partition, so that all others are stored.
     half = len(batch) // 2
-    return [
-        *_run_batch(batches, stage, batch[:half], rebuild),
-        *_run_batch(batches, stage, batch[half:], rebuild),
-    ]
+    return [*bisected(name, batch[:half], store), *bisected(name, batch[half:], store)]
 
 
 def require_stored(report: StageReport) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
+from threading import Event
 from typing import Concatenate, ParamSpec, TypeVar
 
 from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.pipeline.pools.choose import pool_of
+from backtest_pipeline.pipeline.pools.pool import HERE, Pool
 from backtest_pipeline.pipeline.stage import Progress, silent
 from backtest_pipeline.storage.artifact_root import bind_root
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
@@ -32,18 +35,20 @@ class Workspace:
     Attributes:
         database: the database, with the current schema.
         artifacts: the artifact store, checked to be writable.
-        workers: number of concurrent batches.
+        pool: where batches are computed.
         progress: called as stages advance.
         external: the external feature table; None where features are built from bars.
         columns_folder: folder of files with columns of the user's own; None for none.
+        given_up: set when what is done with this workspace is not wanted any more.
     """
 
     database: Database
     artifacts: ArtifactStore
-    workers: int = 2
+    pool: Pool = HERE
     progress: Progress = silent
     external: FeatureTable | None = None
     columns_folder: Path | None = None
+    given_up: Event = field(default_factory=Event, repr=False, compare=False)
 
     @property
     def price_dataset(self) -> str:
@@ -127,9 +132,12 @@ def _opened(settings: Settings, progress: Progress, opened: ExitStack) -> Worksp
     if settings.external is not None:
         external = open_table(settings, database)
         opened.callback(external.close)
+    pool = pool_of(settings, artifacts.root_id)
+    opened.callback(pool.close)
     return Workspace(
         database,
         artifacts,
+        pool=pool,
         progress=progress,
         external=external,
         columns_folder=settings.columns_folder,

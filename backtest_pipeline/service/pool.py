@@ -9,29 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
-import multiprocessing.context
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import ProcessExpired
 
-from backtest_pipeline.service.pool_worker import WorkerTask, begin, execute_json, warm
+from backtest_pipeline.pipeline.pools.processes import START_S, WorkerProcess, forked_from
+from backtest_pipeline.pipeline.pools.worker import PRELOADED, warm
+from backtest_pipeline.service.pool_worker import WorkerTask, execute_json
 from backtest_pipeline.service.problems import Failure, Problem
 from backtest_pipeline.service.turns import Turns
 from backtest_pipeline.storage.logs import request_id
 from backtest_pipeline.storage.settings import Settings
 
-T = TypeVar("T")
-
 _log = logging.getLogger(__name__)
-_START_S = 600  # the first start of an installation compiles the numerical code
-# Imported once, by the process that all workers are forked from, so that a replacement worker is
-# warm as soon as it is forked.
-_PRELOADED = [begin.__module__, "backtest_pipeline.service.warm"]
 
 
 @dataclass(frozen=True)
@@ -48,11 +41,11 @@ class Pool:
     """The workers, and the queue in front of them."""
 
     def __init__(self, settings: Settings, size: int, timeout_s: float, most_waiting: int) -> None:
-        self._settings, self.size, self._timeout_s = settings, size, timeout_s
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(_PRELOADED)
+        self.size, self._timeout_s = size, timeout_s
+        in_service = settings.model_copy(update={"log_format": "json"})
+        context = forked_from([*PRELOADED, execute_json.__module__])
         self._turns: Turns[_Worker] = Turns(size, most_waiting)
-        self._workers = [_Worker(settings, self._context) for _ in range(size)]
+        self._workers = [_Worker(in_service, context) for _ in range(size)]
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -72,12 +65,12 @@ class Pool:
             RuntimeError: if a worker does not start.
         """
         try:
-            async with asyncio.timeout(_START_S), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(START_S), asyncio.TaskGroup() as group:
                 for one in self._workers:
                     group.create_task(one.warmed())
         except TimeoutError as error:
             raise RuntimeError(
-                f"the workers were not ready within {_START_S} s; the log says what they did, and "
+                f"the workers were not ready within {START_S} s; the log says what they did, and "
                 "a machine that is busy with other work needs longer: start the service again"
             ) from error
         self._turns.add(self._workers)
@@ -140,27 +133,18 @@ class Pool:
         self._turns.add([one])
 
 
-class _Worker:
+class _Worker(WorkerProcess):
     """One worker process, replaced when it dies."""
-
-    def __init__(
-        self, settings: Settings, context: multiprocessing.context.ForkServerContext
-    ) -> None:
-        self._settings, self._context = settings, context
-        self._pool = self._new_pool()
-
-    def _new_pool(self) -> ProcessPool:
-        return ProcessPool(1, initializer=begin, initargs=(self._settings,), context=self._context)
 
     async def execute(self, work: Work, timeout_s: float) -> bytes | Failure:
         """The result of a computation; raises like the future of a `pebble.ProcessPool`."""
         arguments = (work.task, work.spec, work.user, request_id.get())
         try:
-            return await asyncio.wrap_future(self._schedule(execute_json, arguments, timeout_s))
+            return await asyncio.wrap_future(self.schedule(execute_json, arguments, timeout_s))
         except BrokenProcessPool:
             # It died while idle, so this work was not started.
-            await asyncio.to_thread(self._replace)
-            return await asyncio.wrap_future(self._schedule(execute_json, arguments, timeout_s))
+            await asyncio.to_thread(self.replace)
+            return await asyncio.wrap_future(self.schedule(execute_json, arguments, timeout_s))
 
     async def warmed(self) -> None:
         """Wait until the process is warm.
@@ -170,26 +154,10 @@ class _Worker:
         """
         for last in (False, True):
             try:
-                await asyncio.wrap_future(self._schedule(warm, (), _START_S))
+                await asyncio.wrap_future(self.schedule(warm, (), START_S))
             except (ProcessExpired, BrokenProcessPool) as error:
                 if last:
                     raise RuntimeError("a worker process does not come up") from error
-                await asyncio.to_thread(self._replace)
+                await asyncio.to_thread(self.replace)
             else:
                 return
-
-    def stop(self) -> None:
-        self._pool.stop()
-        self._pool.join()
-
-    def _schedule(
-        self, function: Callable[..., T], arguments: Sequence[Any], timeout_s: float
-    ) -> ProcessFuture[T]:
-        try:
-            return self._pool.schedule(function, arguments, timeout=timeout_s)
-        except RuntimeError as error:  # the pool already knows that it is broken
-            raise BrokenProcessPool(str(error)) from error
-
-    def _replace(self) -> None:
-        self.stop()
-        self._pool = self._new_pool()

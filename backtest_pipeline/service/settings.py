@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from backtest_pipeline.storage.settings import PREFIX, read_settings
+from backtest_pipeline.storage.settings import PREFIX, is_loopback, read_settings
 
 
 class ServiceSettings(BaseSettings):
@@ -120,16 +119,6 @@ class ServiceSettings(BaseSettings):
 def load_service_settings(**overrides: Any) -> ServiceSettings:
     """The settings of the service, as `storage.settings.read_settings` reads them."""
     return read_settings(ServiceSettings, **overrides)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_safe_address(url: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -95,6 +96,14 @@ class Settings(BaseSettings):
             those of a mount into a container.
         service_url: public address of the HTTP service, such as `https://desk.example.com`, which
             `run` and Dagster link reports to; empty for no links.
+        pool: where the work of a run is done (docs/scaling.md): `inline` in threads of its process,
+            `processes` in warm worker processes on this host, `dask` on a cluster.
+        pool_workers: number of worker processes on this host; by default as many as it has cores.
+            With `inline`, the number of threads, by default 2.
+        pool_address: address of the Dask scheduler, such as `tls://scheduler:8786`; without TLS
+            only on this host, such as `tcp://127.0.0.1:8786`.
+        pool_tls: absolute folder with `ca.pem`, `cert.pem` and `key.pem`, which scheduler, workers
+            and clients show each other.
         log_format: `json` or `text` for log lines on stderr (docs/observability.md); empty for
             `json` from the service and `text` from commands.
     """
@@ -129,6 +138,10 @@ class Settings(BaseSettings):
     strategies_trust: bool = False
     columns: Path | None = None
     service_url: str = ""
+    pool: Literal["inline", "processes", "dask"] = "inline"
+    pool_workers: int | None = Field(default=None, ge=1, le=1024)
+    pool_tls: Path | None = None
+    pool_address: str = Field(default="", validate_default=True)
     log_format: Literal["", "json", "text"] = ""
 
     @field_validator("symbol_keys")
@@ -188,7 +201,30 @@ class Settings(BaseSettings):
             raise ValueError("has no effect without BACKTEST_FEATURES_TABLE")
         return given
 
-    @field_validator("home", "cache_folder", "strategies", "columns")
+    @field_validator("pool_address")
+    @classmethod
+    def _scheduler_is_safe(cls, address: str, info: ValidationInfo) -> str:
+        if info.data.get("pool") != "dask" and not address:
+            return address
+        parts = urlsplit(address)
+        if parts.scheme not in ("tcp", "tls") or not parts.hostname or not _port_of(address):
+            raise ValueError(
+                "must be the address of a Dask scheduler with its port, such as "
+                f"tls://scheduler:8786, not {address!r}"
+            )
+        if parts.scheme == "tcp" and not is_loopback(parts.hostname):
+            raise ValueError(
+                f"{address} is not on this host, and without TLS whoever reaches it can run code "
+                "there: write tls://, and set BACKTEST_POOL_TLS (docs/scaling.md)"
+            )
+        if parts.scheme == "tls" and info.data.get("pool_tls") is None:
+            raise ValueError(
+                "needs BACKTEST_POOL_TLS, the folder of ca.pem, cert.pem and key.pem; "
+                "`backtest-pipeline pool certificates FOLDER` makes them"
+            )
+        return address
+
+    @field_validator("home", "cache_folder", "strategies", "columns", "pool_tls")
     @classmethod
     def _folder_is_absolute(cls, folder: Path | None) -> Path | None:
         if folder is None:
@@ -281,6 +317,16 @@ class Settings(BaseSettings):
         return ""
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def load_settings(**overrides: Any) -> Settings:
     """The store settings of this process; see `read_settings`."""
     return read_settings(Settings, **overrides)
@@ -349,6 +395,13 @@ def _parsed(dsn: SecretStr) -> SecretStr:
             " with %40 for an @ in the password"
         ) from None
     return dsn
+
+
+def _port_of(address: str) -> int | None:
+    try:
+        return urlsplit(address).port
+    except ValueError:
+        return None
 
 
 def _local_folder(url: str) -> Path:

@@ -77,7 +77,9 @@ class _Place:
 
 _place = _Place()
 _lock = RLock()
-_with_rules: ContextVar[Catalogue | None] = ContextVar("with rules of a spec", default=None)
+_with_rules: ContextVar[tuple[str, Catalogue] | None] = ContextVar(
+    "with rules of a spec", default=None
+)
 
 
 def use_folder(folder: Path | None, *, trust: bool = False, tried: Path | None = None) -> None:
@@ -138,11 +140,17 @@ def rules_known(text: str) -> Iterator[str]:
             "rules another name, or run that strategy by its name"
         )
     own = replace(one, strategy=replace(one.strategy, presets={}))
-    token = _with_rules.set(replace(before, known={**before.known, name: own}))
+    token = _with_rules.set((text, replace(before, known={**before.known, name: own})))
     try:
         yield name
     finally:
         _with_rules.reset(token)
+
+
+def given_rules() -> str | None:
+    """The rules that are known in this thread by `rules_known`; None where there are none."""
+    given = _with_rules.get()
+    return None if given is None else given[0]
 
 
 def try_again() -> None:
@@ -157,7 +165,7 @@ def catalogue() -> Catalogue:
     """The strategies that there are."""
     given = _with_rules.get()
     if given is not None:
-        return given
+        return given[1]
     with _lock:
         if _place.content is None:
             _place.stamps = stamps(_place.folder) if _place.folder is not None else None

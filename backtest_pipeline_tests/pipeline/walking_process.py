@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.pools.pool import Threads
 from backtest_pipeline.pipeline.stage import StageReport, run_stage
 from backtest_pipeline.pipeline.stages.features import stored_features
 from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
@@ -41,7 +42,7 @@ def walk(
     """The stage over these partitions, one block at a time."""
     stage = WalkForwardStage(workspace, SimulationConfig(), PLAN)
     features = stored_features(workspace, partitions)
-    return run_stage(features, stage, workers=1, rebuild=rebuild)
+    return run_stage(features, stage, pool=Threads(1), rebuild=rebuild)
 
 
 def searches(workspace: Workspace) -> ForkServerProcess:

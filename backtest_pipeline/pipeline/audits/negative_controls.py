@@ -263,7 +263,7 @@ def _believed(
 
     done = []
     workspace.progress(stage, 0, controls.searches)
-    with ThreadPoolExecutor(workspace.workers) as pool:
+    with ThreadPoolExecutor(2) as pool:
         for result in pool.map(verdicts_of, range(0, controls.searches, _BATCH)):
             done.append(result)
             workspace.progress(stage, sum(v.n_searches for v in done), controls.searches)

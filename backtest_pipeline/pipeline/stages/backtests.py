@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +37,7 @@ from backtest_pipeline.pipeline.runs.publish import (
     publication_of,
 )
 from backtest_pipeline.pipeline.runs.run_files import keep_files
-from backtest_pipeline.pipeline.stage import Batches, Outcome, Status, stored
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Remade, Status, stored
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
 from backtest_pipeline.pipeline.stages.conditions import SignalBatch, stored_conditions
@@ -186,8 +187,13 @@ class BacktestsStage:
 
     def __init__(self, workspace: Workspace, config: SimulationConfig) -> None:
         self._workspace = workspace
+        self._config = config
         self._terms = RunTerms(of_the_account(config))
         self._code = hash_of([RUNS_CODE, without_defaults(simulation_config(config))])
+
+    @property
+    def remade(self) -> Remade:
+        return partial(backtests_again, self._config)
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
         codes = codes_with_daily(self._workspace, self._code, partitions)
@@ -301,6 +307,13 @@ class BacktestsStage:
             failed = batch.stored.failed_on(partition.asset)
             return stored(partition, len(batch.stored.signals) - len(failed), failed)
         return Outcome(partition, Status.EMPTY, detail=detail)
+
+
+def backtests_again(
+    config: SimulationConfig, workspace: Workspace, partitions: Sequence[Partition], _rebuild: bool
+) -> tuple[Batches[StoredSignals], BacktestsStage]:
+    """The stage and its batches, made in any process."""
+    return stored_signals(workspace, partitions), BacktestsStage(workspace, config)
 
 
 def prepare_publication(

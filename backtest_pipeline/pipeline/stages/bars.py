@@ -50,6 +50,8 @@ class BarsStage:
         "source_states",
     )
 
+    remade = None  # the source was read, or is being read, by this process
+
     def __init__(self, workspace: Workspace, reader: SourceReader) -> None:
         self._workspace = workspace
         self._reader = reader

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from threading import RLock
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import Timeframe, is_timeframe, timeframe
 from backtest_pipeline.market.validation import RowIssue
-from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Remade, Status
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
 from backtest_pipeline.pipeline.stages.panels import lost_artifacts, stored_contents
@@ -57,7 +57,9 @@ UNUSABLE_STAMP = "unusable_stamp"
 EMA_COLUMNS = tuple(f"ema_{period}" for period in EMA_PERIODS)
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
+    """What the external table holds, as it was found at one time."""
+
     marks: dict[Partition, Watermark]
     ids: dict[str, int]
     unusable: dict[Partition, int]
@@ -72,7 +74,8 @@ class ExternalReader:
         ConfigurationError: where no external table is configured.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, look: Look | None = None) -> None:
+        """Reads nothing yet, and nothing at all with the look of another process."""
         if workspace.external is None:
             raise ConfigurationError(
                 "no external feature table is configured, so features are built from bars; set "
@@ -81,9 +84,12 @@ class ExternalReader:
         self.table: FeatureTable = workspace.external
         self._workspace = workspace
         self._lock = RLock()
+        self._look_of_another = look
 
     @cached_property
-    def _look(self) -> _Look:
+    def _look(self) -> Look:
+        if self._look_of_another is not None:
+            return self._look_of_another
         look = look_at(self.table)
         current = look.watermarks
         names = asset_names(self._workspace.database, self.table, (id_ for id_, _ in current))
@@ -104,7 +110,13 @@ class ExternalReader:
         for id_, tf in sorted(current):
             timeframes.setdefault(names[id_], []).append(tf)
         ids = {symbol: id_ for id_, symbol in names.items()}
-        return _Look(marks, ids, unusable, sentences, timeframes)
+        return Look(marks, ids, unusable, sentences, timeframes)
+
+    @property
+    def look(self) -> Look:
+        """What was found, for the reader of another process."""
+        with self._lock:
+            return self._look
 
     @property
     def watermarks(self) -> Mapping[Partition, Watermark]:
@@ -232,6 +244,10 @@ class ExternalFeaturesStage:
         self._reader = reader
         self._code = f"{EXTERNAL_FEATURES_CODE}, table {reader.table.identity}"
 
+    @property
+    def remade(self) -> Remade:
+        return partial(external_features_again, self._reader.look)
+
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
         """The partitions whose watermark moved; all if the table has no ingestion timestamps."""
         if not self._reader.table.stamped:
@@ -337,6 +353,14 @@ class ExternalFeaturesStage:
         if before is not None and before.version == version.version and not rebuild:
             return Outcome(partition, Status.UNCHANGED)
         return Outcome(partition, Status.STORED, version.n_rows)
+
+
+def external_features_again(
+    look: Look, workspace: Workspace, partitions: Sequence[Partition], _rebuild: bool
+) -> tuple[Batches[ExternalBatch], ExternalFeaturesStage]:
+    """The stage and its batches, made in any process."""
+    reader = ExternalReader(workspace, look)
+    return external_features(reader, partitions), ExternalFeaturesStage(workspace, reader)
 
 
 def _count(issue: RowIssue) -> QualityCount:

@@ -11,7 +11,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
-from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Remade, Status
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.panels import (
     PanelBatch,
@@ -87,6 +87,10 @@ class FeaturesStage:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
+
+    @property
+    def remade(self) -> Remade:
+        return features_again
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
         return stale_partitions(self._workspace, self.name, "bars", FEATURES_CODE, partitions)
@@ -166,6 +170,13 @@ class FeaturesStage:
             made_from="bars",
         )
         return written.unmatched
+
+
+def features_again(
+    workspace: Workspace, partitions: Sequence[Partition], _rebuild: bool
+) -> tuple[Batches[PanelBatch], FeaturesStage]:
+    """The stage and its batches, made in any process."""
+    return stored_bars(workspace, partitions), FeaturesStage(workspace)
 
 
 def _standing(assets: Sequence[str], checkpoints: Mapping[str, FeatureCheckpoint]) -> np.ndarray:

@@ -19,7 +19,7 @@ from backtest_pipeline.pipeline.columns.column_sets import columns_read
 from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.runs.own_columns import OwnColumns, apart
-from backtest_pipeline.pipeline.stage import Batches, Outcome, Status, stored
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Remade, Status, stored
 from backtest_pipeline.pipeline.stages.columns.stored_columns import (
     codes_with_columns,
     with_own_columns,
@@ -29,6 +29,7 @@ from backtest_pipeline.pipeline.stages.conditions import (
     mask_columns,
     renewed_conditions,
 )
+from backtest_pipeline.pipeline.stages.features import stored_features
 from backtest_pipeline.pipeline.stages.panels import (
     PanelBatch,
     extended_chains,
@@ -88,6 +89,10 @@ class SignalsStage:
             signal.signal_id: Maker(hash_of(signal.params), signal_code(signal.strategy))
             for signal in self.signals
         }
+
+    @property
+    def remade(self) -> Remade:
+        return signals_again
 
     def computed(
         self, features: Batches[PanelBatch], *, rebuild: bool = False
@@ -270,6 +275,14 @@ class SignalsStage:
             first_ts=features.first_ts,
             last_ts=features.last_ts,
         )
+
+
+def signals_again(
+    workspace: Workspace, partitions: Sequence[Partition], rebuild: bool
+) -> tuple[Batches[SignalBatch], SignalsStage]:
+    """The stage and its batches, made in any process."""
+    stage = SignalsStage(workspace)
+    return stage.computed(stored_features(workspace, partitions), rebuild=rebuild), stage
 
 
 _NEVER, _FOREVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max

@@ -131,7 +131,7 @@ def refresh_backtests(
 def _how(workspace: Workspace, rebuild: bool) -> dict[str, Any]:
     return {
         "rebuild": rebuild,
-        "workers": workspace.workers,
+        "pool": workspace.pool,
         "progress": workspace.progress,
         "retrying": workspace.database.retrying,
         "analyze": partial(analyze_keys, workspace.database),

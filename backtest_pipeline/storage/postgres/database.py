@@ -6,9 +6,11 @@ the schema in the connection string's search path, in UTC, with timeouts on ever
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from socket import gethostname
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,14 +44,19 @@ _SESSION = {
     "idle_in_transaction_session_timeout": "5min",
     "jit": "off",
 }
+_CANCEL = """
+    SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+    WHERE application_name = current_setting('application_name') AND state = 'active'
+        AND datname = current_database() AND pid <> pg_backend_pid()
+"""
 _CONNECTION = {
-    "application_name": "backtest_pipeline",
     "connect_timeout": "5",
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
+_LONGEST_NAME = 63  # the server cuts longer names, and then they would not be found
 # The server ends a statement after 15 minutes: one that takes longer has lost its response.
 _ANSWER_S = 16 * 60.0
 _PING_S = 10.0
@@ -131,6 +138,12 @@ class Database:
             ) from error
         except (psycopg.Error, ArrowError) as error:
             raise translated(error, self.where, self.variable) from error
+
+    def cancel_statements(self) -> None:
+        """Have the server cancel what the other connections of this process are waiting for."""
+        with self.errors(), closing(_connected(self.conninfo, self.revive)) as connection:
+            connection.answer_s = _PING_S
+            connection.execute(_CANCEL)
 
     def dagster_url(self) -> str:
         """The SQLAlchemy URL of Dagster's own storage, password included.
@@ -283,6 +296,10 @@ def connect_database(
     # The last option wins: nothing in the connection string can override it.
     guard = "-cdefault_transaction_read_only=on" if read_only else ""
     options = " ".join(filter(None, (session, words.pop("options", ""), guard)))
+    # Names this process, so that its statements can be told from those of others.
+    words["application_name"] = " ".join(
+        (words.get("application_name", "backtest_pipeline"), str(os.getpid()), gethostname())
+    )[:_LONGEST_NAME]
     conninfo = make_conninfo("", **(_CONNECTION | words | {"options": options}))
     engine = sa.create_engine(
         "postgresql+psycopg://",

@@ -15,6 +15,7 @@ from backtest_pipeline.defs.resources import WalkForwardResource
 from backtest_pipeline.defs.schedules import weekly_walk_forward
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.pools.pool import Threads
 from backtest_pipeline.pipeline.stage import run_stage
 from backtest_pipeline.pipeline.stages.features import stored_features
 from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_stage import WalkForwardStage
@@ -45,7 +46,7 @@ def walked_once(
     for workspace in copied(template, *one_once, artifacts):
         features = stored_features(workspace, partitions)
         stage = WalkForwardStage(workspace, SimulationConfig(), SHORT.plan())
-        assert run_stage(features, stage, workers=1).counts == {"stored": 1}
+        assert run_stage(features, stage, pool=Threads(1)).counts == {"stored": 1}
         workspace.database.close()
         yield workspace.database.where.rpartition("/")[2], artifacts
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.pools.pool import Threads
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_signals
@@ -84,7 +85,7 @@ def store(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """One store for all examples, whose assets do not touch each other."""
     root: Path = tmp_path_factory.mktemp("examples")
     for database in database_like(template, "backtest"):
-        yield Workspace(database, ArtifactStore(root), workers=1)
+        yield Workspace(database, ArtifactStore(root), pool=Threads(1))
 
 
 def source(known: dict[str, tuple[Known, str]]) -> StaticSource:

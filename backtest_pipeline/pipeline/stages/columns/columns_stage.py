@@ -40,6 +40,7 @@ class ColumnsStage:
 
     name = "columns"
     tables = ("dataset_versions", "dataset_snapshots")
+    remade = None  # the files of the columns lie where this process is
 
     def __init__(self, workspace: Workspace, columns: ColumnSet) -> None:
         self._workspace = workspace
@@ -111,7 +112,7 @@ def refresh_columns(
         yield run_stage(
             bars,
             ColumnsStage(workspace, one),
-            workers=workspace.workers,
+            pool=workspace.pool,
             rebuild=rebuild,
             progress=workspace.progress,
             retrying=workspace.database.retrying,

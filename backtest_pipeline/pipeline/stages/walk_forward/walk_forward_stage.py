@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import NamedTuple
 from uuid import UUID
 
 from backtest_pipeline.market.errors import InvalidInput
@@ -23,12 +24,16 @@ from backtest_pipeline.pipeline.runs.publish import (
     RunIdentity,
     identify_runs,
 )
-from backtest_pipeline.pipeline.stage import Outcome, Status, stored
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Remade, Status, stored
 from backtest_pipeline.pipeline.stages.columns.stored_columns import (
     codes_with_columns,
     with_own_columns,
 )
-from backtest_pipeline.pipeline.stages.features import codes_with_daily, load_daily
+from backtest_pipeline.pipeline.stages.features import (
+    codes_with_daily,
+    load_daily,
+    stored_features,
+)
 from backtest_pipeline.pipeline.stages.kept_runs import (
     Missing,
     directories,
@@ -72,9 +77,6 @@ from backtest_pipeline.storage.tables.datasets import (
 )
 from backtest_pipeline.storage.tables.dimensions import asset_ids
 
-if TYPE_CHECKING:
-    pass
-
 TOO_FEW_BARS, NO_FOLD, NO_SIGNAL = "too_few_bars", "no_fold", "no_active_signal"
 STARVED = "starved_window"
 
@@ -101,6 +103,7 @@ class WalkForwardStage:
         self, workspace: Workspace, config: SimulationConfig, plan: WalkForwardPlan
     ) -> None:
         self._workspace = workspace
+        self._config = config
         self._terms = RunTerms(of_the_account(config))
         self._plan = plan
         self._searches = strategy_searches(presets_to_compute(workspace))
@@ -118,6 +121,10 @@ class WalkForwardStage:
                 plan.threshold,
             ]
         )
+
+    @property
+    def remade(self) -> Remade:
+        return partial(walk_forward_again, self._config, self._plan)
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
         daily = codes_with_daily(self._workspace, self._code, partitions)
@@ -268,3 +275,14 @@ class WalkForwardStage:
             last_ts=features.last_ts,
             uris=uris or (),
         )
+
+
+def walk_forward_again(
+    config: SimulationConfig,
+    plan: WalkForwardPlan,
+    workspace: Workspace,
+    partitions: Sequence[Partition],
+    _rebuild: bool,
+) -> tuple[Batches[PanelBatch], WalkForwardStage]:
+    """The stage and its batches, made in any process."""
+    return stored_features(workspace, partitions), WalkForwardStage(workspace, config, plan)

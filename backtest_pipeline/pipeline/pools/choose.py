@@ -1,0 +1,51 @@
+"""Where the settings have the work of a run done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.pipeline.pools.pool import Pool, Threads
+from backtest_pipeline.storage.settings import Settings
+
+
+def pool_of(settings: Settings, store_id: Callable[[], str | None]) -> Pool:
+    """The pool that the settings configure; it starts and connects to nothing before there is work.
+
+    Args:
+        settings: the settings.
+        store_id: reads what names the store, by which the workers of a cluster know it.
+
+    Raises:
+        ConfigurationError: for a cluster without the extra `dask`, or a script that would start
+            itself again as a worker.
+    """
+    if settings.pool == "inline":
+        return Threads(settings.pool_workers or Threads.size)
+    if settings.pool == "processes":
+        from backtest_pipeline.pipeline.pools.processes import Processes
+
+        return Processes(settings, workers_of(settings))
+    try:
+        import distributed
+    except ImportError:
+        raise ConfigurationError(
+            "BACKTEST_POOL=dask needs Dask: pip install 'backtest-pipeline[dask]'"
+        ) from None
+    from backtest_pipeline.pipeline.pools.cluster import Cluster
+
+    assert distributed  # noqa: S101 - it is there
+    return Cluster(settings, store_id)
+
+
+def workers_of(settings: Settings) -> int:
+    """How many worker processes this host has: as many as cores, unless the settings say."""
+    return settings.pool_workers or usable_cores()
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,227 @@
+"""Workers of a Dask cluster that exists already, by the address of its scheduler.
+
+What Dask promises is not relied on: a worker may die or freeze, a result may be lost on its way,
+and with the scheduler goes all that it knows. Whatever does not answer is done again; each piece of
+work stores its result whole or not at all, and storing it twice is like storing it once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from threading import Lock
+from typing import Any, TypeVar, cast
+
+from distributed import Client, Future, KilledWorker
+from distributed.client import ClosedClientError
+
+from backtest_pipeline.market.errors import PoolUnavailable, WorkerLost, WorkGivenUp
+from backtest_pipeline.pipeline.pools.environment import (
+    ANNOUNCED,
+    PRELOAD,
+    differing,
+    name_of,
+    surroundings,
+)
+from backtest_pipeline.pipeline.pools.pool import Work
+from backtest_pipeline.pipeline.pools.tls import security_of
+from backtest_pipeline.pipeline.pools.worker import Order, call, give_up
+from backtest_pipeline.storage.settings import Settings
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+_MOST_THREADS = 256
+_CONNECT_S, _LOOK_S, _WAIT_S = 10.0, 5.0, 0.5
+_OF_THE_WORK = "error"
+"""Status of a piece of work that raised something; any other that has no result was lost."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Lost(Exception):
+    """The scheduler, or the connection to it, is gone, and with it what was asked of it."""
+
+
+class Cluster:
+    """The workers of a cluster that have the same code, packages and store as this process."""
+
+    is_here = False
+    most_threads = _MOST_THREADS
+
+    def __init__(self, settings: Settings, store_id: Callable[[], str | None]) -> None:
+        """Connects to nothing yet; `store_id` reads what names the store."""
+        self._settings, self._store_id = settings, store_id
+        self._connecting, self._looking, self._sending = Lock(), Lock(), Lock()
+        self._client: Client | None = None
+        self._sent: dict[str, Future[Any]] = {}
+        self._abandonments = 0
+        self._seen_at = 0.0
+
+    @property
+    def size(self) -> int:
+        return max(1, len(self._usable(self._connected(self._abandonments))))
+
+    @cached_property
+    def _known(self) -> Mapping[str, str]:
+        return surroundings(self._settings, self._store_id())
+
+    def do(self, work: Work[A, R], item: A) -> R:
+        if work.elsewhere is None:
+            return work.here(item)
+        begun_at = self._abandonments
+        while True:
+            order = Order.of(work.elsewhere, item)
+            try:
+                return self._answer(order, work.name, begun_at)
+            except _Lost as error:
+                if self._abandonments > begun_at:
+                    raise WorkGivenUp(
+                        f"{work.name}: the run was ended before it was done"
+                    ) from error
+                _log.warning("%s: %s; it is sent again", work.name, error)
+            except KilledWorker as error:
+                raise WorkerLost(
+                    f"{work.name}: one worker after the other died of it ({error}); their logs say "
+                    "whether they ran out of memory, and fewer workers a host have more of it"
+                ) from error
+
+    def abandon(self) -> None:
+        self._abandonments += 1
+        with self._sending:
+            sent = dict(self._sent)
+        client = self._client
+        if client is None or not sent:
+            return
+        try:
+            client.cancel(list(sent.values()), force=True)
+            client.run(give_up, list(sent), workers=list(self._usable(client)), on_error="ignore")
+        except (OSError, ClosedClientError) as error:
+            _log.warning("the workers could not be told to stop, and end what they do: %s", error)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close(timeout=_CONNECT_S)
+            self._client = None
+
+    def _answer(self, order: Order[A, R], name: str, begun_at: int) -> R:
+        client = self._connected(begun_at)
+        try:
+            future = client.submit(
+                call,
+                order,
+                key=f"{name}-{order.ticket}",
+                pure=False,
+                retries=0,
+                resources={name_of(self._known): 1},
+            )
+        except (OSError, ClosedClientError) as error:
+            raise _Lost(str(error)) from error
+        with self._sending:
+            self._sent[order.ticket] = future
+        try:
+            return cast(R, self._result(client, future, begun_at))
+        finally:
+            with self._sending:
+                del self._sent[order.ticket]
+
+    def _result(self, client: Client, future: Future[R], begun_at: int) -> R:
+        while True:
+            try:
+                return future.result(timeout=_LOOK_S)
+            except Exception as error:
+                if future.status == _OF_THE_WORK:
+                    raise
+                is_waiting = isinstance(error, TimeoutError) and future.status != "cancelled"
+                if not is_waiting or client.status != "running" or self._abandonments > begun_at:
+                    raise _Lost(f"{type(error).__name__} {error}".strip()) from error
+            self._look_for_workers(client)
+
+    def _look_for_workers(self, client: Client) -> None:
+        """Raise PoolUnavailable if no worker that could do the work was seen for long."""
+        with self._looking:
+            now = time.monotonic()
+            if now - self._seen_at < _LOOK_S:
+                return
+            try:
+                found = self._usable(client)
+            except (OSError, ClosedClientError):
+                return  # whoever waits notices it
+            if found:
+                self._seen_at = now
+            elif now - self._seen_at > max(self._settings.store_retry_s, 2 * _LOOK_S):
+                raise PoolUnavailable(self._none_usable(client))
+
+    def _connected(self, begun_at: int) -> Client:
+        """The client, connected to a scheduler that has a worker for us.
+
+        Raises:
+            _Lost: where the work was abandoned since it had begun.
+            PoolUnavailable: if there is none within `BACKTEST_STORE_RETRY_S`.
+        """
+        until = time.monotonic() + self._settings.store_retry_s
+        with self._connecting:
+            while self._abandonments == begun_at:
+                try:
+                    client = self._running()
+                    if client is not None:
+                        if self._seen_at or self._usable(client):
+                            self._seen_at = self._seen_at or time.monotonic()
+                            return client
+                        why = self._none_usable(client)
+                    else:
+                        why = f"the scheduler at {self._settings.pool_address} does not answer"
+                except (OSError, ClosedClientError) as error:
+                    why = (
+                        f"the scheduler at {self._settings.pool_address} cannot be reached "
+                        f"({error or type(error).__name__})"
+                    )
+                if time.monotonic() > until:
+                    raise PoolUnavailable(
+                        f"{why}; start scheduler and workers, or set BACKTEST_POOL=inline"
+                    )
+                time.sleep(_WAIT_S)
+        raise _Lost("the run was ended")
+
+    def _running(self) -> Client | None:
+        """A client that is connected; None while it is connecting again."""
+        if self._client is not None and self._client.status == "closed":
+            self._client = None
+        if self._client is None:
+            address = self._settings.pool_address
+            self._client = Client(
+                address,
+                security=security_of(address, self._settings.pool_tls),
+                timeout=_CONNECT_S,
+                set_as_default=False,
+            )
+        return self._client if self._client.status == "running" else None
+
+    def _workers(self, client: Client) -> Mapping[str, Mapping[str, Any]]:
+        return cast(Mapping[str, Mapping[str, Any]], client.scheduler_info()["workers"])
+
+    def _usable(self, client: Client) -> list[str]:
+        """Addresses of the workers that are like this process."""
+        wanted = name_of(self._known)
+        return [a for a, about in self._workers(client).items() if wanted in about["resources"]]
+
+    def _none_usable(self, client: Client) -> str:
+        others = self._workers(client)
+        address = self._settings.pool_address
+        if not others:
+            return f"the scheduler at {address} has no workers"
+        reasons = []
+        for name, about in list(others.items())[:3]:
+            announced = about.get(ANNOUNCED)
+            differs = (
+                "; ".join(differing(self._known, announced))
+                if announced
+                else f"it was not started with --preload {PRELOAD}"
+            )
+            reasons.append(f"{name}: {differs}")
+        return (
+            f"none of the {len(others)} workers of {address} has the code, packages and store of "
+            f"this process: {'. '.join(reasons)}"
+        )

@@ -1,0 +1,52 @@
+"""Preload module of a Dask worker: `dask worker ADDRESS --nthreads 1 --preload <this module>`.
+
+Before it registers, the worker opens its store, warms up, and says which code, packages and store
+it has. Work asks for a worker by these, so that no other one gets it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from backtest_pipeline.market.errors import BacktestError, ConfigurationError
+from backtest_pipeline.pipeline.pools import worker as worker_code
+from backtest_pipeline.pipeline.pools.environment import ANNOUNCED, name_of, surroundings
+from backtest_pipeline.storage.settings import load_settings
+
+if TYPE_CHECKING:
+    from distributed import Worker
+
+_log = logging.getLogger(__name__)
+
+
+async def dask_setup(worker: Worker) -> None:
+    """Make this worker one of ours.
+
+    Raises:
+        ConfigurationError, StoreError: where its store cannot be opened; the worker then ends.
+    """
+    if worker.state.nthreads != 1:
+        raise ConfigurationError(
+            f"a worker does one piece of work at a time: start it with --nthreads 1, and more "
+            f"workers instead of {worker.state.nthreads} threads"
+        )
+    settings = load_settings()
+    worker_code.begin(settings)
+    try:
+        await asyncio.to_thread(worker_code.warm)
+    except BacktestError as error:
+        _log.error("this worker does not start: %s", error)
+        raise
+    store = worker_code.worker_store().workspace()
+    known = surroundings(settings, store.artifacts.root_id())
+    # They are sent when it registers, which comes next.
+    worker.startup_information[ANNOUNCED] = lambda _worker: known
+    worker.state.total_resources[name_of(known)] = 1
+    worker.state.available_resources[name_of(known)] = 1
+
+
+def dask_teardown(_worker: Worker) -> None:
+    """Close the store."""
+    worker_code.worker_store().close()

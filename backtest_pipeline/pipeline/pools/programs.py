@@ -1,0 +1,97 @@
+"""How scheduler and workers of a cluster are started, and whether they are there."""
+
+from __future__ import annotations
+
+import sys
+from urllib.parse import urlsplit
+
+from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.pipeline.pools import dask_scheduler
+from backtest_pipeline.pipeline.pools.choose import workers_of
+from backtest_pipeline.pipeline.pools.environment import PRELOAD
+from backtest_pipeline.pipeline.pools.tls import environment_of
+from backtest_pipeline.storage.settings import Settings, is_loopback, load_settings
+
+WORKER_TTL_S = 60
+"""After this time without a sign of life a worker is given up, and its work done by another."""
+_CONFIGURED = {
+    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{WORKER_TTL_S}s",
+    # How many workers may die with a piece of work before it is given up.
+    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "2",
+    # It looks at each thread a hundred times a second, and nobody looks at what it finds.
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+}
+
+Program = tuple[list[str], dict[str, str]]
+"""A command, and what it has in its environment beside that of its parent."""
+
+
+def scheduler_program(host: str, port: int) -> Program:
+    """The scheduler; with TLS unless it can be reached from this host alone.
+
+    Raises:
+        ConfigurationError: for another address without certificates.
+    """
+    settings = load_settings()
+    secure = settings.pool_tls is not None
+    if not secure and not is_loopback(host):
+        raise ConfigurationError(
+            f"{host} can be reached from other hosts, and without TLS whoever reaches it can run "
+            "code on the workers: set BACKTEST_POOL_TLS, or listen at 127.0.0.1"
+        )
+    protocol = "tls" if secure else "tcp"
+    command = [
+        *_dask("scheduler"),
+        *("--host", host, "--port", str(port), "--protocol", protocol, "--no-dashboard"),
+        *("--preload", dask_scheduler.__name__),
+    ]
+    return command, _CONFIGURED | environment_of(f"{protocol}://", settings.pool_tls)
+
+
+def worker_program() -> Program:
+    """As many workers as this host has cores, or as the settings say.
+
+    Raises:
+        ConfigurationError: where no scheduler is configured.
+    """
+    settings = _of_a_cluster()
+    command = [
+        *_dask("worker"),
+        settings.pool_address,
+        *("--nworkers", str(workers_of(settings)), "--nthreads", "1", "--no-dashboard"),
+        *("--preload", PRELOAD),
+        *("--protocol", urlsplit(settings.pool_address).scheme),
+    ]
+    tls = environment_of(settings.pool_address, settings.pool_tls)
+    return command, _CONFIGURED | tls
+
+
+def workers_there() -> str:
+    """A sentence on the workers that could do the work of this process.
+
+    Raises:
+        PoolUnavailable: where there are none.
+    """
+    from backtest_pipeline.pipeline.pools.cluster import Cluster
+    from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+
+    settings = _of_a_cluster().model_copy(update={"store_retry_s": 0})
+    cluster = Cluster(settings, ArtifactStore.of(settings).root_id)
+    try:
+        return f"{settings.pool_address}: {cluster.size} workers of this code and store"
+    finally:
+        cluster.close()
+
+
+def _of_a_cluster() -> Settings:
+    settings = load_settings()
+    if not settings.pool_address:
+        raise ConfigurationError(
+            "BACKTEST_POOL_ADDRESS is not set; give it the scheduler's address, such as "
+            "tls://scheduler:8786"
+        )
+    return settings
+
+
+def _dask(program: str) -> list[str]:
+    return [sys.executable, "-m", f"distributed.cli.dask_{program}"]

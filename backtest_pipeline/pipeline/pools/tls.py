@@ -1,0 +1,162 @@
+"""What scheduler, workers and clients of a cluster show each other: one CA, and one certificate.
+
+Whoever holds a certificate of the CA may have the workers run code, and nobody else.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backtest_pipeline.market.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from distributed import Security
+
+_CA, _CERTIFICATE, _KEY = "ca.pem", "cert.pem", "key.pem"
+_YEARS = 5
+_DAYS_LEFT = 30
+
+
+def security_of(address: str, folder: Path | None) -> Security | None:
+    """TLS with the certificates of a folder; None for an address without TLS.
+
+    Raises:
+        ConfigurationError: where one of the files is missing.
+    """
+    from distributed import Security
+
+    if not address.startswith("tls://"):
+        return None
+    given = files_of(folder)
+    return Security(
+        tls_ca_file=str(given[_CA]),
+        require_encryption=True,
+        **{
+            f"tls_{side}_{what}": str(given[name])
+            for side in ("client", "scheduler", "worker")
+            for what, name in (("cert", _CERTIFICATE), ("key", _KEY))
+        },
+    )
+
+
+def environment_of(address: str, folder: Path | None) -> dict[str, str]:
+    """The same for programs of Dask, by which they are told in their environment."""
+    if not address.startswith("tls://"):
+        return {}
+    given = files_of(folder)
+    prefix = "DASK_DISTRIBUTED__COMM__"
+    return {
+        f"{prefix}REQUIRE_ENCRYPTION": "True",
+        f"{prefix}TLS__CA_FILE": str(given[_CA]),
+        **{
+            f"{prefix}TLS__{side}__{what}": str(given[name])
+            for side in ("CLIENT", "SCHEDULER", "WORKER")
+            for what, name in (("CERT", _CERTIFICATE), ("KEY", _KEY))
+        },
+    }
+
+
+def files_of(folder: Path | None) -> dict[str, Path]:
+    """The files of the folder, by name; raises ConfigurationError where one cannot be read."""
+    if folder is None:
+        raise ConfigurationError("BACKTEST_POOL_TLS is not set, and a tls:// address needs it")
+    given = {name: folder / name for name in (_CA, _CERTIFICATE, _KEY)}
+    for path in given.values():
+        if not os.access(path, os.R_OK):
+            raise ConfigurationError(
+                f"BACKTEST_POOL_TLS: {path} is missing or cannot be read; "
+                f"`backtest-pipeline pool certificates {folder}` makes the three files"
+            )
+    return given
+
+
+def make_certificates(folder: Path) -> bool:
+    """Write a CA and one certificate of it for scheduler, workers and clients.
+
+    The key of the CA is not kept: another certificate means a new folder for all.
+
+    Returns:
+        Whether it wrote them; False where the folder has some that hold for another month.
+
+    Raises:
+        ConfigurationError: where the folder cannot be written, or holds some that end sooner.
+    """
+    ends_at = _end_of(folder / _CERTIFICATE)
+    if ends_at is not None and (folder / _KEY).exists() and (folder / _CA).exists():
+        if ends_at - datetime.now(UTC) > timedelta(days=_DAYS_LEFT):
+            return False
+        raise ConfigurationError(
+            f"{folder}: the certificate ends on {ends_at:%Y-%m-%d}; remove the three files, make "
+            "new ones, give them to all, and restart scheduler, workers and clients"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in _made().items():
+            _write(folder / name, content)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {folder}: {error.strerror}") from error
+    return True
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file for this user alone, whole or not at all."""
+    unfinished = path.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    unfinished.replace(path)
+
+
+def _end_of(certificate: Path) -> datetime | None:
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError):
+        return None
+
+
+def _made() -> dict[str, bytes]:
+    """The files by name, the certificate last: where it is, the others are."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+    from cryptography.x509.oid import NameOID
+
+    def named(name: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+    now = datetime.now(UTC) - timedelta(minutes=5)  # clocks differ
+    authority, node = (
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP256R1()),
+    )
+
+    def certificate(
+        of: ec.EllipticCurvePrivateKey, name: str, *, is_authority: bool
+    ) -> x509.Certificate:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(named(name))
+            .issuer_name(named("backtest_pipeline pool CA"))
+            .public_key(of.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now)
+            .not_valid_after(now + timedelta(days=365 * _YEARS))
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .sign(authority, hashes.SHA256())
+        )
+
+    return {
+        _CA: certificate(authority, "backtest_pipeline pool CA", is_authority=True).public_bytes(
+            Encoding.PEM
+        ),
+        _KEY: node.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        _CERTIFICATE: certificate(node, "backtest_pipeline pool", is_authority=False).public_bytes(
+            Encoding.PEM
+        ),
+    }
