@@ -51,9 +51,11 @@ the service's problem responses, jobs and metrics carry.
 
 from __future__ import annotations
 
+import copyreg
+import pickle
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Code = Literal[
     "BAD_RANGE",
@@ -103,6 +105,31 @@ class BacktestError(Exception):
 
     code: Code = "RUN_ENGINE_ERROR"
     is_public: bool = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How pickle and copy make it again: without `__init__`, whose arguments are not kept.
+
+        Attributes and notes are kept, and what it was raised from as far as that can be pickled.
+        """
+        kept = dict(self.__dict__)
+        if self.__cause__ is not None:
+            kept["__cause__"] = picklable(self.__cause__)
+        return copyreg.__newobj__, (type(self), *self.args), kept  # type: ignore[attr-defined]
+
+
+def picklable(error: BaseException) -> BaseException:
+    """The error, or one that tells its class and message if no other process could read it.
+
+    An error of another library whose `__init__` has arguments of its own is pickled, and then
+    fails where it is read, which breaks a pool of processes: only the way back shows it.
+    """
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  (bytes of our own)
+    except Exception:  # whatever the class of somebody else raises
+        told = BacktestError(f"{type(error).__name__}: {error}")
+        told.__cause__ = error.__cause__
+        return told
+    return error
 
 
 SEE_LOG = "the computation failed unexpectedly; the log has the cause"
