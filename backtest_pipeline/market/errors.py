@@ -36,6 +36,7 @@
     ├── StoreError              the database failed
     │   ├── StoreUnavailable    it cannot be reached, or rejects the connection
     │   │   └── StoreOutOfReach the same after all retries, or where a retry cannot help
+    │   ├── StoreLocked         others hold the rows for longer than a lock is waited for
     │   ├── StoreOvertaken      another process replaced the inputs during the computation
     │   ├── RemovalHeldUp       a backup or writers keep what is to be removed
     │   ├── SchemaNotMigrated   its schema is not the version that this code needs
@@ -377,6 +378,10 @@ class StoreUnavailable(StoreError):
 
 class StoreOutOfReach(StoreUnavailable):
     """The database still cannot be reached after all retries, or a retry cannot help."""
+
+
+class StoreLocked(StoreError):
+    """Others hold what is to be written for longer than a lock is waited for; try again later."""
 
 
 class StoreOvertaken(StoreError):
