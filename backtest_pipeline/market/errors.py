@@ -39,6 +39,7 @@
     ├── StoreError              the database failed
     │   ├── StoreUnavailable    it cannot be reached, or rejects the connection
     │   │   └── StoreOutOfReach the same after all retries, or where a retry cannot help
+    │   ├── StoreLocked         others hold the rows for longer than a lock is waited for
     │   ├── StoreOvertaken      another process replaced the inputs during the computation
     │   ├── RemovalHeldUp       a backup or writers keep what is to be removed
     │   ├── SchemaNotMigrated   its schema is not the version that this code needs
@@ -54,9 +55,11 @@ the service's problem responses, jobs and metrics carry.
 
 from __future__ import annotations
 
+import copyreg
+import pickle
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Code = Literal[
     "BAD_RANGE",
@@ -106,6 +109,31 @@ class BacktestError(Exception):
 
     code: Code = "RUN_ENGINE_ERROR"
     is_public: bool = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How pickle and copy make it again: without `__init__`, whose arguments are not kept.
+
+        Attributes and notes are kept, and what it was raised from as far as that can be pickled.
+        """
+        kept = dict(self.__dict__)
+        if self.__cause__ is not None:
+            kept["__cause__"] = picklable(self.__cause__)
+        return copyreg.__newobj__, (type(self), *self.args), kept  # type: ignore[attr-defined]
+
+
+def picklable(error: BaseException) -> BaseException:
+    """The error, or one that tells its class and message if no other process could read it.
+
+    An error of another library whose `__init__` has arguments of its own is pickled, and then
+    fails where it is read, which breaks a pool of processes: only the way back shows it.
+    """
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  (bytes of our own)
+    except Exception:  # whatever the class of somebody else raises
+        told = BacktestError(f"{type(error).__name__}: {error}")
+        told.__cause__ = error.__cause__
+        return told
+    return error
 
 
 SEE_LOG = "the computation failed unexpectedly; the log has the cause"
@@ -367,6 +395,10 @@ class StoreUnavailable(StoreError):
 
 class StoreOutOfReach(StoreUnavailable):
     """The database still cannot be reached after all retries, or a retry cannot help."""
+
+
+class StoreLocked(StoreError):
+    """Others hold what is to be written for longer than a lock is waited for; try again later."""
 
 
 class StoreOvertaken(StoreError):

@@ -72,7 +72,7 @@ class Stopped(BaseException):
     """
 
     def __init__(self, reason: StopReason) -> None:
-        super().__init__(reason.value)
+        super().__init__(reason)
         self.reason = reason
 
 

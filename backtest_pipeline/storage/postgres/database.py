@@ -26,6 +26,13 @@ from backtest_pipeline.market.errors import StoreUnavailable
 from backtest_pipeline.storage.postgres.driver_errors import DSN, translated
 from backtest_pipeline.storage.postgres.embedded import PORT, SUPERUSER, embedded_server
 from backtest_pipeline.storage.postgres.retry import Retry, reviving
+from backtest_pipeline.storage.postgres.sessions import (
+    SESSION,
+    STATEMENT_TIMEOUT_S,
+    options_of,
+    with_client_check,
+)
+from backtest_pipeline.storage.postgres.stalled_copies import end_stalled
 from backtest_pipeline.storage.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,13 +44,6 @@ Connection = sa.Connection
 
 EMBEDDED_DATABASE = "backtest"
 DAGSTER_SCHEMA = "dagster"
-_SESSION = {
-    "timezone": "UTC",
-    "statement_timeout": "15min",
-    "lock_timeout": "60s",
-    "idle_in_transaction_session_timeout": "5min",
-    "jit": "off",
-}
 _CANCEL = """
     SELECT pg_cancel_backend(pid) FROM pg_stat_activity
     WHERE application_name = current_setting('application_name') AND state = 'active'
@@ -57,8 +57,8 @@ _CONNECTION = {
     "tcp_user_timeout": "60000",
 }
 _LONGEST_NAME = 63  # the server cuts longer names, and then they would not be found
-# The server ends a statement after 15 minutes: one that takes longer has lost its response.
-_ANSWER_S = 16 * 60.0
+# The server ends a longer statement: one that takes still longer has lost its response.
+_ANSWER_S = STATEMENT_TIMEOUT_S + 60.0
 _PING_S = 10.0
 
 
@@ -106,6 +106,8 @@ class Database:
     def retrying(self, what: str, work: Callable[[], T], given_up: Event | None = None) -> T:
         """Do some work that uses this database, repeating it if the connection is lost.
 
+        Also where others hold its rows for long; those that stand still are ended then.
+
         Args:
             what: name of the work in the log.
             work: idempotent work, whether or not its last COMMIT took effect; see
@@ -114,8 +116,13 @@ class Database:
 
         Raises:
             StoreOutOfReach: if the database did not come back in time, or refuses the connection.
+            StoreLocked, StoreOvertaken: if others held or replaced the rows each time.
         """
-        return self.retry.outlast(what, work, self.ping, given_up)
+
+        def unlock(until: Event) -> None:
+            end_stalled(self, self.retry.still_s, until)
+
+        return self.retry.outlast(what, work, self.ping, given_up, unlock)
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless the server responds within seconds."""
@@ -126,18 +133,8 @@ class Database:
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Translate driver errors into our own, for code that opens its own connection."""
-        from adbc_driver_manager import Error as ArrowError
-
-        try:
+        with _errors(self.where, self.variable):
             yield
-        except DBAPIError as error:
-            raise translated(error.orig, self.where, self.variable) from error
-        except PoolTimeout as error:
-            raise StoreUnavailable(
-                f"{self.where}: all connections of this process are in use; try again later"
-            ) from error
-        except (psycopg.Error, ArrowError) as error:
-            raise translated(error, self.where, self.variable) from error
 
     def cancel_statements(self) -> None:
         """Have the server cancel what the other connections of this process are waiting for."""
@@ -292,15 +289,18 @@ def connect_database(
         revive: restarts the server if it is the embedded one; None for a server of the user's own.
     """
     words = _words(dsn)
-    session = " ".join(f"-c{name}={value}" for name, value in _SESSION.items())
     # The last option wins: nothing in the connection string can override it.
     guard = "-cdefault_transaction_read_only=on" if read_only else ""
-    options = " ".join(filter(None, (session, words.pop("options", ""), guard)))
+    options = " ".join(filter(None, (options_of(SESSION), words.pop("options", ""), guard)))
     # Names this process, so that its statements can be told from those of others.
     words["application_name"] = " ".join(
         (words.get("application_name", "backtest_pipeline"), str(os.getpid()), gethostname())
     )[:_LONGEST_NAME]
     conninfo = make_conninfo("", **(_CONNECTION | words | {"options": options}))
+    where = f"{words.get('host', 'localhost')}/{words.get('dbname') or words.get('user', '')}"
+    with _errors(where, variable), closing(_connected(conninfo, revive)) as first:
+        first.answer_s = _PING_S
+        conninfo = with_client_check(first, conninfo)
     engine = sa.create_engine(
         "postgresql+psycopg://",
         creator=lambda: _connected(conninfo, revive),
@@ -309,10 +309,23 @@ def connect_database(
         max_overflow=8,
         hide_parameters=True,
     )
-    where = f"{words.get('host', 'localhost')}/{words.get('dbname') or words.get('user', '')}"
-    database = Database(conninfo, engine, where, variable, retry or Retry(), revive)
-    database.ping()
-    return database
+    return Database(conninfo, engine, where, variable, retry or Retry(), revive)
+
+
+@contextmanager
+def _errors(where: str, variable: str) -> Iterator[None]:
+    from adbc_driver_manager import Error as ArrowError
+
+    try:
+        yield
+    except DBAPIError as error:
+        raise translated(error.orig, where, variable) from error
+    except PoolTimeout as error:
+        raise StoreUnavailable(
+            f"{where}: all connections of this process are in use; try again later"
+        ) from error
+    except (psycopg.Error, ArrowError) as error:
+        raise translated(error, where, variable) from error
 
 
 def _connected(conninfo: str, revive: Callable[[], None] | None) -> _Connection:

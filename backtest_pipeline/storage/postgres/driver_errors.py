@@ -10,6 +10,7 @@ from backtest_pipeline.market.errors import (
     RowsRefused,
     SchemaNotMigrated,
     StoreError,
+    StoreLocked,
     StoreOutOfReach,
     StoreUnavailable,
 )
@@ -21,10 +22,11 @@ _NO_PASSWORD_FITS = ("28P01", "28000")
 _NO_DATABASE = "3D000"
 _NO_SUCH_OBJECT = ("42P01", "42703", "42883", "3F000")
 _BAD_DATA = ("22", "23")  # the classes "data exception" and "integrity constraint violation"
-_WAITED_TOO_LONG = ("57014", "55P03")
+_TOOK_TOO_LONG, _LOCKED = "57014", "55P03"
 # The classes "connection exception", "transaction rollback" (a deadlock) and "operator
-# intervention" (a shutdown), and "too many connections": worth a retry.
-_OF_THE_MOMENT = ("08", "40", "57P", "53300")
+# intervention" (a shutdown), "too many connections", and the end of a session that stood still in a
+# transaction: worth a retry.
+_OF_THE_MOMENT = ("08", "40", "57P", "53300", "25P03")
 
 
 def translated(error: Any, where: str, variable: str) -> StoreError:
@@ -47,7 +49,9 @@ def translated(error: Any, where: str, variable: str) -> StoreError:
         return SchemaNotMigrated(f"{where}: {reason}; run `backtest-pipeline migrate`")
     if state is not None and state.startswith(_BAD_DATA):
         return RowsRefused(f"{where}: {reason}")
-    if state in _WAITED_TOO_LONG:
+    if state == _LOCKED:
+        return StoreLocked(f"{where}: {reason}; another writer holds the rows")
+    if state == _TOOK_TOO_LONG:
         return StoreError(
             f"{where}: {reason}; another writer holds the rows, or the batch is too large"
         )

@@ -19,6 +19,10 @@ from backtest_pipeline.storage.tables.timeframes import sync_timeframes
 _FILE_NAME = re.compile(r"(baseline/\d{2}|migrations/\d{4})_[a-z0-9_]+\.sql")
 _ROLES = "roles.sql"  # repeated by every migrate
 _LOCK = 7_204_315_526_001  # any number that nobody else takes
+_SHORT_WAITS = """
+    SELECT set_config('lock_timeout', least(nullif(setting::int, 0), 60000)::text, TRUE)
+    FROM pg_settings WHERE name = 'lock_timeout'
+"""
 _CREATE_RECORD = """
     CREATE TABLE IF NOT EXISTS schema_migrations (
         name       TEXT PRIMARY KEY,
@@ -95,7 +99,11 @@ def migrate(database: Database, folder: Path | None = None) -> list[str]:
 
 
 def lock_schema(connection: sa.Connection) -> None:
-    """Block other migrations until this transaction ends."""
+    """Block other migrations until this transaction ends, and keep its waits for locks short.
+
+    Behind a change of a table that waits, the server holds up everybody who reads it.
+    """
+    connection.execute(sa.text(_SHORT_WAITS))
     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 
 

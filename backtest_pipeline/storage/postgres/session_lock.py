@@ -12,12 +12,6 @@ from backtest_pipeline.market.errors import AlreadyRunning, StoreUnavailable
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.retry import reviving
 
-# So that the server notices within a minute that the machine of a holder is gone.
-_KEEPALIVES = (
-    "SET tcp_keepalives_idle = 30",
-    "SET tcp_keepalives_interval = 10",
-    "SET tcp_keepalives_count = 3",
-)
 _TAKE = "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '/' || %s, 0))"
 _SHARE = "SELECT pg_try_advisory_lock_shared(hashtextextended(current_schema() || '/' || %s, 0))"
 
@@ -68,8 +62,6 @@ class SessionLock:
                 lambda: psycopg.connect(self._database.conninfo, autocommit=True),
                 self._database.revive,
             )
-            for setting in _KEEPALIVES:
-                connection.execute(setting)
             row = connection.execute(self._query, [self._name]).fetchone()
         if row is None or not row[0]:
             connection.close()
