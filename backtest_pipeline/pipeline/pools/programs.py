@@ -10,10 +10,9 @@ from backtest_pipeline.pipeline.pools import dask_scheduler
 from backtest_pipeline.pipeline.pools.choose import workers_of
 from backtest_pipeline.pipeline.pools.environment import PRELOAD
 from backtest_pipeline.pipeline.pools.tls import environment_of
+from backtest_pipeline.storage.postgres.sessions import WORKER_TTL_S
 from backtest_pipeline.storage.settings import Settings, is_loopback, load_settings
 
-WORKER_TTL_S = 60
-"""After this time without a sign of life a worker is given up, and its work done by another."""
 _CONFIGURED = {
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{WORKER_TTL_S}s",
     # How many workers may die with a piece of work before it is given up.
