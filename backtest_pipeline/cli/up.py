@@ -92,7 +92,16 @@ def interrupted_alike(database: Database) -> Iterator[None]:
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    *,
+    artifacts: Annotated[
+        bool,
+        typer.Option(
+            "--artifacts",
+            help="Also see that artifacts can be written, and belong to this database.",
+        ),
+    ] = False,
+) -> None:
     """Bring the database schema, and Dagster's settings in the home folder, up to date."""
     with progress_shown() as progress:
         progress("migrating", 0, 1)
@@ -106,6 +115,7 @@ def migrate() -> None:
         try:
             applied = apply(database)
             where = database.where
+            root = _own_artifacts(settings, database) if artifacts else ""
         finally:
             database.close()
         dagster_home(settings)
@@ -113,6 +123,19 @@ def migrate() -> None:
     for name in applied:
         say(f"applied {name}")
     say(f"{where}: the schema is up to date")
+    if root:
+        say(f"{root} is writable, and belongs to this database")
+
+
+def _own_artifacts(settings: Settings, database: Database) -> str:
+    """Where artifacts are, once they can be written there and belong to the database."""
+    from backtest_pipeline.storage.artifact_root import bind_root
+    from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+
+    store = ArtifactStore.of(settings)
+    store.require_writable()
+    bind_root(database, store)
+    return store.where
 
 
 @app.command()

@@ -26,7 +26,10 @@ PREFIX = "BACKTEST_"
 READ_ELSEWHERE = frozenset(
     PREFIX + name
     for name in (
-        *("BARS_FOLDER", "DB_PASSWORD", "GRAFANA_PASSWORD", "METRICS_TOKEN"),
+        *("DB_PASSWORD", "GRAFANA_PASSWORD", "METRICS_TOKEN", "IMAGE", "UID", "GID", "UI_NAMES"),
+        *(f"{kind}_FOLDER" for kind in ("ARTIFACTS", "BARS", "COLUMNS", "STRATEGIES")),
+        *(f"{kind}_MEMORY" for kind in ("RUNS", "SERVICE", "WORKER")),
+        "POOL_REPLICAS",
         *("CHAOS_SEED", "EXAMPLES", "FAULT_SCRIPTS", "FUZZ_EXAMPLES", "KILLED_AT", "TEST_DATA"),
     )
 )

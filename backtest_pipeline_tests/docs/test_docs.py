@@ -9,7 +9,6 @@ import duckdb
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
-import yaml
 
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
@@ -68,19 +67,6 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
     path = ROOT / document
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
         assert (path.parent / target).exists(), f"{document} links to {target}"
-
-
-def test_the_compose_file_names_settings_that_exist() -> None:
-    from backtest_pipeline.service.settings import ServiceSettings
-    from backtest_pipeline.storage.settings import PREFIX, Settings
-    from backtest_pipeline.strategist.llm.settings import LlmSettings
-
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    kinds = (Settings, ServiceSettings, LlmSettings)
-    fields = {name for kind in kinds for name in kind.model_fields}
-    known = {PREFIX + name.upper() for name in fields}
-    for name in ("migrate", "dagster", "service"):
-        assert set(services[name]["environment"]) <= known, name
 
 
 def test_every_direct_dependency_has_a_reason() -> None:
