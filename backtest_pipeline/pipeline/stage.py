@@ -27,6 +27,7 @@ from backtest_pipeline.market.errors import (
 )
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.storage.postgres.writer_slots import waiting_until
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -231,7 +232,8 @@ def run_stage(
 
     def run_batch(batch: Sequence[Partition]) -> list[Outcome]:
         what = f"{stage.name} {batch[0].timeframe}"
-        return retrying(what, lambda: _run_batch(batches, stage, batch, rebuild), interrupted)
+        with waiting_until(interrupted):
+            return retrying(what, lambda: _run_batch(batches, stage, batch, rebuild), interrupted)
 
     stale, expected = retrying(stage.name, look)
     unchanged = set(batches.partitions) - set(stale)
