@@ -30,6 +30,7 @@ from backtest_pipeline.market.errors import (
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.pools.pool import HERE, Pool, Running, Work
+from backtest_pipeline.storage.postgres.writer_slots import waiting_until
 
 if TYPE_CHECKING:
     from backtest_pipeline.pipeline.workspace import Workspace
@@ -263,7 +264,8 @@ def run_stage(
 
     def store(batch: Sequence[Partition]) -> list[Outcome]:
         what = f"{stage.name} {batch[0].timeframe}"
-        return retrying(what, lambda: stored_batch(batches, stage, batch, rebuild), interrupted)
+        with waiting_until(interrupted):
+            return retrying(what, lambda: stored_batch(batches, stage, batch, rebuild), interrupted)
 
     elsewhere = None if stage.remade is None else partial(store_remade, stage.remade, rebuild)
     work = Work(stage.name, store, elsewhere)
@@ -323,11 +325,12 @@ def store_remade(
 ) -> list[Outcome]:
     """Store a batch of a stage in the process that has this workspace."""
     batches, stage = remade(workspace, batch, rebuild)
-    return workspace.database.retrying(
-        f"{stage.name} {batch[0].timeframe}",
-        lambda: stored_batch(batches, stage, batch, rebuild, workspace.given_up),
-        workspace.given_up,
-    )
+    with waiting_until(workspace.given_up):
+        return workspace.database.retrying(
+            f"{stage.name} {batch[0].timeframe}",
+            lambda: stored_batch(batches, stage, batch, rebuild, workspace.given_up),
+            workspace.given_up,
+        )
 
 
 def stored_batch(

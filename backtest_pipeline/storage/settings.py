@@ -35,6 +35,7 @@ READ_ELSEWHERE = frozenset(
 )
 _BUCKETS = ("s3", "az", "abfs", "abfss", "gs")
 _Kind = TypeVar("_Kind", bound=BaseSettings)
+DEFAULT_WRITERS = 4
 DEFAULT_TIMEFRAMES = ("1H", "4H", "12H", "1D", "2D", "3D", "1W", "2W", "1M", "1M_CAL")
 
 
@@ -65,6 +66,9 @@ class Settings(BaseSettings):
         timeframes: timeframes that assets are partitioned by, separated by spaces or commas.
         store_retry_s: seconds to wait for an unavailable database before giving up; 0 for no
             waiting.
+        writers: most transactions of refreshes that write in bulk at once, over all processes and
+            hosts of the store; as many as the database server has cores, or a few more
+            (docs/operations.md). Give all hosts the same number.
         artifacts_url: an absolute local folder, or a bucket with an optional prefix (`s3://`,
             `az://`, `abfss://`, `gs://`; docs/operations.md); empty for `<home>/artifacts`.
         optimizer_max_combinations: maximum number of parameter combinations that one sweep
@@ -119,6 +123,7 @@ class Settings(BaseSettings):
     postgres_dsn: SecretStr | None = Field(default=None, validate_default=True)
     home: Path = Field(default_factory=default_home)
     store_retry_s: float = Field(default=120, ge=0, le=3600)
+    writers: int = Field(default=DEFAULT_WRITERS, ge=1, le=1000)
     artifacts_url: str = ""
     bars: str = ""
     symbol_keys: str = ""

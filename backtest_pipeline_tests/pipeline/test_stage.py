@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +38,7 @@ from backtest_pipeline_tests.pipeline.markets import (
 )
 from backtest_pipeline_tests.sql import execute_sql, scalar
 from backtest_pipeline_tests.storage.places import Folder, flip_a_bit_in
+from backtest_pipeline_tests.waiting import until
 
 A, B, C = (Partition(asset, "1D") for asset in "ABC")
 
@@ -102,6 +107,28 @@ def test_progress_reaches_the_total(workspace: Workspace) -> None:
         done = [n for name, n, _ in seen if name == stage]
         assert done == sorted(done)
         assert done[-1] == 3
+
+
+def test_an_interrupt_ends_batches_that_wait_to_write(workspace: Workspace) -> None:
+    reader = SourceReader(small_market(), ["A", "B", "C"])
+    one = replace(workspace, database=replace(workspace.database, writers=1))
+    ask = (
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%/writers%' AND pid <>"
+        " pg_backend_pid() AND datname = current_database() AND state LIKE 'idle in transaction%'"
+    )
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        until(lambda: scalar(workspace.database, ask) == 3)  # ours here, and those of two batches
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool, one.database.writing():
+        interrupted = pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(bar_batches(reader, [A, B, C]), BarsStage(one, reader), batch_rows=1)
+        interrupted.result()
+    assert scalar(workspace.database, "SELECT count(*) FROM dataset_versions") == 0
+    one.database.close()
 
 
 def _backtests(workspace: Workspace, *partitions: Partition) -> StageReport:

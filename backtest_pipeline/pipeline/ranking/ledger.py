@@ -51,7 +51,7 @@ _MONDAY = 4  # 1970-01-05, the first Monday, as a day number
 @retried
 def enter_in_ledger(workspace: Workspace, trials: Sequence[pa.Table]) -> None:
     """Record trials, as `trials_of` returns them, that are not published as runs."""
-    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+    with workspace.database.writing() as connection, connection.cursor() as cursor:
         record_trials(cursor, pa.concat_tables(trials))
 
 

@@ -241,7 +241,7 @@ class BacktestsStage:
         }
         too_short = [asset for asset in batch.upstream if asset not in tradable]
         counts = [QualityCount(Partition(asset, tf), "too_few_bars", 1) for asset in too_short]
-        with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+        with self._workspace.database.writing() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, self.name, tf, list(ids.values()))
             for one in published:
                 publish(self._workspace.artifacts, cursor, one)

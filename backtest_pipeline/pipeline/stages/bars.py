@@ -95,7 +95,7 @@ class BarsStage:
             to_register = [a for a in infos if _rows(batch, a.symbol) or a.symbol not in ids]
             ids |= register_assets(connection, to_register, self._reader.source.name)
             replace_remarks(connection, ids, self._reader.bars.remarks)
-        with database.arrow() as connection, connection.cursor() as cursor:
+        with database.writing() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, self.name, tf, list(ids.values()))
             stored = stored_versions(cursor, self.name, tf, ids)
             # A source that has lost all bars of a partition is damaged: stored bars are kept.

@@ -282,7 +282,7 @@ class ExternalFeaturesStage:
         with database.begin() as connection:
             declare_timeframes(connection, [tf])
             register_assets(connection, infos, SOURCE)
-        with database.arrow() as connection, connection.cursor() as cursor:
+        with database.writing() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, self.name, tf, list(ids.values()))
             with database.begin() as reading:
                 stored = read_versions(reading, self.name, [*partitions, *of_table])

@@ -72,7 +72,7 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
         portfolios = list(_formed(workspace, plans, config))
     files = files_of(portfolios)
     about = {"timeframe": timeframe, "portfolios": [str(plan.run_id) for plan in plans]}
-    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+    with workspace.database.writing() as connection, connection.cursor() as cursor:
         copy.lock_cells(cursor, "portfolios", timeframe, [0])
         workspace.artifacts.put_directory(artifact_uri(portfolios), files, about)
         publish_portfolios(cursor, rows_of(portfolios))

@@ -1,7 +1,8 @@
 """A database: its connections, transactions and errors.
 
-`Database.begin` is a transaction for statements, `Database.arrow` one for Arrow tables. Both use
-the schema in the connection string's search path, in UTC, with timeouts on everything.
+`Database.begin` is a transaction for statements, `Database.arrow` one for Arrow tables, and
+`Database.writing` one of the few that write such tables in bulk at once. All use the schema in the
+connection string's search path, in UTC, with timeouts on everything.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from socket import gethostname
-from threading import Event, Lock
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -23,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from backtest_pipeline.market.errors import StoreUnavailable
+from backtest_pipeline.storage.postgres.arrow_driver import ArrowDriver
 from backtest_pipeline.storage.postgres.driver_errors import DSN, translated
 from backtest_pipeline.storage.postgres.embedded import PORT, SUPERUSER, embedded_server
 from backtest_pipeline.storage.postgres.retry import Retry, reviving
@@ -32,8 +34,9 @@ from backtest_pipeline.storage.postgres.sessions import (
     options_of,
     with_client_check,
 )
-from backtest_pipeline.storage.postgres.stalled_copies import end_stalled
-from backtest_pipeline.storage.settings import Settings
+from backtest_pipeline.storage.postgres.stalled_copies import StalledCopies, end_stalled
+from backtest_pipeline.storage.postgres.writer_slots import take_slot
+from backtest_pipeline.storage.settings import DEFAULT_WRITERS, Settings
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection as ArrowConnection
@@ -73,6 +76,7 @@ class Database:
         variable: the setting that configures it, for messages.
         retry: how long to wait for it when the connection is lost.
         revive: restarts the server before a connection is given up, if it is the embedded one.
+        writers: most transactions that write in bulk at once, over all processes of the store.
     """
 
     conninfo: str = field(repr=False)
@@ -81,10 +85,11 @@ class Database:
     variable: str = DSN
     retry: Retry = field(default_factory=Retry, repr=False)
     revive: Callable[[], None] | None = field(default=None, repr=False)
-    _arrow: _ArrowDriver = field(init=False, repr=False, compare=False)
+    writers: int = DEFAULT_WRITERS
+    _arrow: ArrowDriver = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_arrow", _ArrowDriver(self.conninfo, self.revive))
+        object.__setattr__(self, "_arrow", ArrowDriver(self.conninfo, self.revive))
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
@@ -102,6 +107,21 @@ class Database:
         with self.errors(), self._arrow.connection() as connection:
             yield connection
             connection.commit()
+
+    @contextmanager
+    def writing(self) -> Iterator[ArrowConnection]:
+        """As `arrow`, for one of the few transactions that write in bulk at once; may wait.
+
+        Read and compute before it, and open no other such transaction within it.
+
+        Raises:
+            StoreOutOfReach: also where the waiting was given up (`writer_slots.waiting_until`).
+        """
+        copies = StalledCopies(self)
+        with self.arrow() as connection:
+            with connection.cursor() as cursor:
+                take_slot(cursor, self.writers, copies, self.retry.still_s)
+            yield connection
 
     def retrying(self, what: str, work: Callable[[], T], given_up: Event | None = None) -> T:
         """Do some work that uses this database, repeating it if the connection is lost.
@@ -184,72 +204,6 @@ class _Connection(psycopg.Connection[Any]):
             ) from None
 
 
-class _ArrowDriver:
-    """Arrow connections of one driver, opened on first use and reused when idle.
-
-    A driver reads all types of the database on opening, which takes eight times as long as
-    connecting; connecting takes thirty times as long as a statement.
-    """
-
-    def __init__(self, conninfo: str, revive: Callable[[], None] | None) -> None:
-        self._conninfo, self._revive = conninfo, revive
-        self._lock = Lock()
-        self._first: ArrowConnection | None = None
-        self._idle: list[ArrowConnection] = []
-
-    @contextmanager
-    def connection(self) -> Iterator[ArrowConnection]:
-        """A connection for exclusive use, in a transaction; after an error it is closed."""
-        connection = self._taken() or reviving(self._opened, self._revive)
-        try:
-            connection.adbc_connection.set_autocommit(False)
-            yield connection
-            # An idle connection must not be in a transaction or hold temporary tables.
-            connection.adbc_connection.set_autocommit(True)
-            _execute(connection, "DISCARD TEMP")
-        except BaseException:
-            connection.close()
-            raise
-        with self._lock:
-            self._idle.append(connection)
-
-    def _taken(self) -> ArrowConnection | None:
-        """An idle connection whose server still responds; None without one."""
-        from adbc_driver_manager import Error as ArrowError
-
-        while True:
-            with self._lock:
-                if not self._idle:
-                    return None
-                connection = self._idle.pop()
-            try:
-                _execute(connection, "SELECT 1")
-            except ArrowError:
-                connection.close()  # the server was restarted, or has ended the session
-            else:
-                return connection
-
-    def _opened(self) -> ArrowConnection:
-        from adbc_driver_postgresql.dbapi import connect
-
-        with self._lock:
-            if self._first is None:
-                self._first = connect(self._conninfo, autocommit=True)
-            return self._first.adbc_clone()
-
-    def close(self) -> None:
-        """Close the connections and the driver, which reopens on the next use."""
-        with self._lock:
-            for connection in (*self._idle, *([self._first] if self._first else [])):
-                connection.close()
-            self._idle, self._first = [], None
-
-
-def _execute(connection: ArrowConnection, statement: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-
-
 def open_database(settings: Settings) -> Database:
     """Open the database that the settings configure, starting the embedded server if needed.
 
@@ -258,17 +212,16 @@ def open_database(settings: Settings) -> Database:
             host and database, never the password.
         ConfigurationError: where the embedded server cannot run below the home folder.
     """
+    retry, writers = Retry(settings.store_retry_s), settings.writers
     if settings.run_store_mode == "embedded":
         server = embedded_server(settings.home)
         address = {"host": str(server.socket_folder), "port": PORT, "user": SUPERUSER}
         first = make_conninfo("", dbname="postgres", **address)
         reviving(lambda: _ensure_database(first, EMBEDDED_DATABASE), server.revive)
         own = make_conninfo("", dbname=EMBEDDED_DATABASE, **address)
-        return connect_database(own, retry=Retry(settings.store_retry_s), revive=server.revive)
+        return connect_database(own, retry=retry, revive=server.revive, writers=writers)
     assert settings.postgres_dsn is not None  # noqa: S101  (a rule of Settings)
-    return connect_database(
-        settings.postgres_dsn.get_secret_value(), retry=Retry(settings.store_retry_s)
-    )
+    return connect_database(settings.postgres_dsn.get_secret_value(), retry=retry, writers=writers)
 
 
 def connect_database(
@@ -278,6 +231,7 @@ def connect_database(
     read_only: bool = False,
     retry: Retry | None = None,
     revive: Callable[[], None] | None = None,
+    writers: int = DEFAULT_WRITERS,
 ) -> Database:
     """Open the database of a libpq connection string; raises as `open_database`.
 
@@ -287,6 +241,7 @@ def connect_database(
         read_only: reject every statement that would write.
         retry: how long to wait when the connection is lost; opening never waits.
         revive: restarts the server if it is the embedded one; None for a server of the user's own.
+        writers: most transactions that write in bulk at once.
     """
     words = _words(dsn)
     # The last option wins: nothing in the connection string can override it.
@@ -309,7 +264,7 @@ def connect_database(
         max_overflow=8,
         hide_parameters=True,
     )
-    return Database(conninfo, engine, where, variable, retry or Retry(), revive)
+    return Database(conninfo, engine, where, variable, retry or Retry(), revive, writers)
 
 
 @contextmanager

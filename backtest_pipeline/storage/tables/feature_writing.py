@@ -116,7 +116,7 @@ def write_features(
     panel, since = computed.panel, computed.since
     tf = panel.timeframe.name
     ids = {asset: ids[asset] for asset in panel.assets}
-    with database.arrow() as connection, connection.cursor() as cursor:
+    with database.writing() as connection, connection.cursor() as cursor:
         types = feature_types(cursor)
         emas = _check_columns(panel, types)
         copy.lock_cells(cursor, "features", tf, list(ids.values()))

@@ -108,7 +108,7 @@ def write_signals(
             nothing of the batch is stored then.
     """
     _check_pairs(events, states)
-    with database.arrow() as connection, connection.cursor() as cursor:
+    with database.writing() as connection, connection.cursor() as cursor:
         written = {state.asset_id for state in states} | {ids[p.asset] for p in versions}
         copy.lock_cells(cursor, "signals", timeframe.name, list(written))
         _require_makers(cursor, timeframe, (*(since or ()), *kept), makers)

@@ -68,7 +68,7 @@ class ColumnsStage:
         dataset, database = self._set.dataset, self._workspace.database
         with database.begin() as connection:
             ids = asset_ids(connection, known)
-        with database.arrow() as connection, connection.cursor() as cursor:
+        with database.writing() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, dataset, tf, list(ids.values()))
             versions = stored_contents(
                 self._workspace,

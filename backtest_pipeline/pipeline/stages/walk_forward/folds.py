@@ -196,7 +196,7 @@ def folds_of(
             _fold_row(panel, task, key, chosen[key], question, destinations[task.asset], at)
             for key, task, at in done
         ]
-        with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        with workspace.database.writing() as connection, connection.cursor() as cursor:
             for table in trials:
                 record_trials(cursor, table)
             store_folds(cursor, _fold_table(rows))

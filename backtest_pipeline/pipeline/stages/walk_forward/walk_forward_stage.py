@@ -236,7 +236,7 @@ class WalkForwardStage:
         }
         short = [asset for asset in batch.inputs if asset not in uris]
         of_refresh = sorted({uri for own in uris.values() for uri in own})
-        with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+        with self._workspace.database.writing() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, "backtests", tf, list(ids.values()))
             for one in walk_forwards:
                 publish_walk_forward(self._workspace.artifacts, cursor, one)
