@@ -81,9 +81,8 @@ def test_the_services_are_well_and_compute_a_backfill(
     code = containers.start(CODE_LOCATION)
 
     def until_well(name: str) -> None:
-        until(
-            lambda: containers.problem(name, dagster_database) is None, lambda: containers.log(name)
-        )
+        problem = partial(containers.problem, name, dagster_database)
+        until(lambda: problem() is None, lambda: f"{problem()}; {containers.log(name)}")
         assert containers.is_healthy(name), containers.said
 
     for name in (CODE_LOCATION, WEBSERVER, DAEMON):

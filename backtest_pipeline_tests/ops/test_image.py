@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -112,16 +113,23 @@ def environment_of_the_lock(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-_IMPORT_ALL = """
-import importlib, pkgutil, sys
-import backtest_pipeline
-assert not backtest_pipeline.__file__.startswith(sys.argv[1]), backtest_pipeline.__file__
-for found in pkgutil.walk_packages(backtest_pipeline.__path__, "backtest_pipeline."):
-    if not found.name.startswith("backtest_pipeline.sql"):
-        importlib.import_module(found.name)
-for tool in ("pytest", "hypothesis", "moto", "playwright", "ruff", "hatchling", "boto3"):
-    assert importlib.util.find_spec(tool) is None, tool
+def imported() -> set[str]:
+    """The packages of others that any module imports, also where it does so in a function."""
+    found: set[str] = set()
+    for path in (ROOT / "backtest_pipeline").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - {"backtest_pipeline"}
+
+
+_MISSING = """
+import importlib.util, sys
+print(" ".join(name for name in sys.argv[1:] if importlib.util.find_spec(name) is None))
 """
+TOOLS = {"pytest", "hypothesis", "moto", "playwright", "hatchling", "boto3", "flask"}
 
 
 @pytest.mark.slow
@@ -144,7 +152,10 @@ def test_the_wheel_runs_in_an_environment_of_the_products_lock_alone(open_folder
         assert found.returncode == 0, found.stdout + found.stderr
         return found.stdout
 
-    run(str(python), "-c", _IMPORT_ALL, str(ROOT))
+    missing = run(str(python), "-c", _MISSING, *imported(), *TOOLS)
+    assert set(missing.split()) == TOOLS
+    where = run(str(python), "-c", "import backtest_pipeline; print(backtest_pipeline.__file__)")
+    assert where.startswith(str(folder))
     program = str(python.with_name("backtest-pipeline"))
     version = importlib.metadata.version("backtest-pipeline")
     assert run(program, "--version") == f"backtest-pipeline {version}\n"
