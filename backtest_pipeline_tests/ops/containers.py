@@ -22,7 +22,7 @@ from backtest_pipeline.defs.processes.health import (
 )
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.ops.compose_file import GIVEN, mounts, resolved
-from backtest_pipeline_tests.ports import free_port
+from backtest_pipeline_tests.ports import free_ports
 from backtest_pipeline_tests.waiting import LIMIT_S
 
 CODE_LOCATION, WEBSERVER, DAEMON, SERVICE = "code-location", "webserver", "daemon", "service"
@@ -47,7 +47,8 @@ class Containers:
         given = {**GIVEN, **settings, "BACKTEST_POSTGRES_DSN": dsn}
         self._services: dict[str, dict[str, Any]] = resolved(given)["services"]
         self.folder = folder
-        self.ports = {name: free_port() for name in (*_INSIDE, "second service")}
+        names = (*_INSIDE, "second service")
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self._processes: dict[str, psutil.Popen] = {}
         self._ends = ExitStack()
 
