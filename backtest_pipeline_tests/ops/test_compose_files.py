@@ -1,4 +1,4 @@
-"""Containers start in order, stay on this machine, may do little, and hold no password of their own."""
+"""Containers start in order, stay on this machine, may do little, and hold no password."""
 
 from __future__ import annotations
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 import pytest
 
 from backtest_pipeline.defs.instance import open_instance
+from backtest_pipeline.defs.launcher import LAUNCHED
 from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs, leased, leased_run
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.sensors import dead_runs
+from backtest_pipeline.storage.dagster_run_leases import take_lease
 from backtest_pipeline.storage.doctor import examine
 from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline.storage.settings import load_settings
@@ -184,3 +187,53 @@ def test_a_run_that_no_launcher_looks_after_is_leased_while_it_has_the_store(
                 looking.execute_in_process(QUIET, instance, run_id=run_id)
                 assert seen.pop() == [(run_id, "backtest-pipeline refresh")]
                 assert count(store, LEASES) == 1
+
+
+ELSEWHERE = {
+    "dagster/code_location": "backtest_pipeline",
+    ".dagster/grpc_info": '{"host": "code-location", "port": 4000}',
+}
+
+
+def looking_at_its_lease(store: Database, seen: list[dict[str, object]]) -> dg.JobDefinition:
+    @dg.op(required_resource_keys={"store"})
+    def look(_) -> None:
+        seen.extend(rows(store, f"SELECT command, holder FROM {LEASES}"))
+
+    @dg.job(executor_def=dg.in_process_executor, resource_defs={"store": WorkspaceResource()})
+    def looking() -> None:
+        look()
+
+    return looking
+
+
+def test_a_run_that_was_launched_on_another_machine_is_leased_until_its_end_is_noted(
+    store: Database, own_instance: dg.DagsterInstance
+) -> None:
+    run_id = str(uuid4())
+    with store.begin() as connection:  # as the launcher does
+        take_lease(connection, run_id, LAUNCHED, "code server on code-location", 180)
+    seen: list[dict[str, object]] = []
+    job = looking_at_its_lease(store, seen)
+    result = job.execute_in_process(QUIET, own_instance, tags=ELSEWHERE, run_id=run_id)
+    assert result.success
+    assert [row["command"] for row in seen] == [LAUNCHED]
+    assert "process" in str(seen[0]["holder"])  # its own by now
+    assert count(store, LEASES) == 1
+    assert fail_dead_runs(own_instance, store) == []
+    assert count(store, LEASES) == 0
+    assert the_run(own_instance).status is dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_run_on_another_machine_that_died_before_it_began_is_marked_failed(
+    store: Database, own_instance: dg.DagsterInstance
+) -> None:
+    job = looking_at_its_lease(store, [])
+    run = own_instance.create_run_for_job(job, tags=ELSEWHERE, status=dg.DagsterRunStatus.STARTED)
+    with store.begin() as connection:
+        take_lease(connection, run.run_id, LAUNCHED, "code server on code-location", 180)
+    assert fail_dead_runs(own_instance, store) == []
+    expire_all(store)
+    (dead,) = fail_dead_runs(own_instance, store)
+    assert "`dagster launcher` (code server on code-location) gave no sign of life" in str(dead)
+    assert the_run(own_instance).status is dg.DagsterRunStatus.FAILURE
