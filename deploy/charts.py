@@ -4,9 +4,9 @@
     make charts CHARTS=/some/where  # holds `dagster` and `dask`, from `helm pull --untar`
 
 Dagster's chart has a schema, whose references to Kubernetes' own types are taken from
-kubernetes-validate, in strict form: a field that there is not is told. Dask's has none; of both, each
-name is looked up among those that the chart's files mention. Where helm is installed, the charts are rendered as well, and
-the result is validated.
+kubernetes-validate, in strict form: a field that there is not is told. Dask's has none. Of both,
+each name is looked up among those that the chart's files mention. Where helm is installed, the
+charts are rendered as well, and the result is validated.
 """
 
 from __future__ import annotations
@@ -93,8 +93,10 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in over.items():
         known = out.get(key)
-        is_nested = isinstance(value, Mapping) and isinstance(known, Mapping)
-        out[key] = merged(known, value) if is_nested else value
+        if isinstance(value, Mapping) and isinstance(known, Mapping):
+            out[key] = merged(known, value)
+        else:
+            out[key] = value
     return out
 
 
@@ -114,10 +116,12 @@ def _unknown(
 
 def _against_schema(values: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
     from jsonschema.validators import validator_for
-    from referencing import Registry
+    from referencing import Registry, Resource
 
-    # The registry is asked for each schema that has an address.
-    registry = Registry(retrieve=lambda _address: _kubernetes_types())  # pyright: ignore[reportCallIssue]
+    def retrieve(uri: str) -> Resource[Any]:
+        return _kubernetes_types()  # whatever version of them it names
+
+    registry: Registry[Any] = Registry(retrieve=retrieve)  # pyright: ignore[reportCallIssue]
     validator = validator_for(schema)(schema, registry=registry)
     return [f"{error.json_path}: {error.message[:300]}" for error in validator.iter_errors(values)]
 

@@ -52,9 +52,7 @@ class Image:
         """
         found = _NAME.fullmatch(text)
         if found is None:
-            raise BadImage(
-                f"{text!r} is not the name of an image with a tag, such as postgres:18.4"
-            )
+            raise BadImage(f"{text!r} names no image with a tag, such as postgres:18.4")
         name = text.partition("@")[0].removesuffix(f":{found['tag']}")
         return cls(name, found["tag"], found["digest"] or "")
 

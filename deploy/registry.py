@@ -28,6 +28,7 @@ _MANIFESTS = ", ".join(
 )
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TIMEOUT_S = 30.0
+_LOGIN = "needs a login; log in with crane, skopeo or docker, and run this again"
 # They know the registries that the user has logged in to.
 TOOLS = {
     "crane": ("crane", "digest", "{image}"),
@@ -112,8 +113,8 @@ def _require_found(response: httpx2.Response, image: Image) -> None:
     status = response.status_code
     if status == httpx2.codes.OK:
         return
-    known = {
-        httpx2.codes.UNAUTHORIZED: "needs a login; log in with crane, skopeo or docker, and again",
+    known: dict[int, str] = {
+        httpx2.codes.UNAUTHORIZED: _LOGIN,
         httpx2.codes.FORBIDDEN: "may not be read with this login",
         httpx2.codes.NOT_FOUND: f"is not there: {image.registry} has no such image or tag",
         httpx2.codes.TOO_MANY_REQUESTS: "was asked for too often; try again later, or log in",
@@ -136,7 +137,10 @@ def _token(client: httpx2.Client, refused: httpx2.Response, image: Image) -> str
         raise DigestNotFound(f"{image}: {realm} gives tokens without TLS")
     answer = client.get(realm, params=terms)
     _require_found(answer, image)
-    given = answer.json()
+    try:
+        given = answer.json()
+    except ValueError:
+        given = {}
     token = given.get("token") or given.get("access_token")
     if not isinstance(token, str) or not token:
         raise DigestNotFound(f"{image}: {realm} gave no token")
