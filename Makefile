@@ -7,7 +7,7 @@ BACKTEST_CHAOS_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 # Many processes import the same modules: what one has compiled to bytecode, the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo fmt reference test test-slow fuzz fuzz-api chaos lint bench up clean
+.PHONY: help demo fmt reference test test-slow fuzz fuzz-api chaos lint bench pin charts up clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -50,6 +50,12 @@ lint: $(READY)  ## style, types and the direction of imports
 
 bench: $(READY)  ## speed beside peers; writes bench/RESULTS.md
 	$(BIN)/python -m bench
+
+pin: $(READY)  ## digests of all images into deploy/pinned, where there is a network
+	$(BIN)/python -m deploy.pin
+
+charts: $(READY)  ## values for the charts of Dagster and Dask checked; CHARTS=FOLDER has them already
+	$(BIN)/python -m deploy.charts $(CHARTS)
 
 $(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, not %d.%d; run make PYTHON=python3.12" % v)'

@@ -31,7 +31,7 @@ MOST_LINES, MOST_LINES_OF_TESTS, MOST_FILES = 350, 400, 17
 REASONS = Path(__file__).parents[1] / "docs/adr/0007-long-modules.md"
 MORE_FILES = {"cli"}  # a file for each command
 # Tests of what is no folder of the package.
-APART = {"bench", "chaos", "docs", "e2e", "ops"}
+APART = {"bench", "chaos", "deploy", "docs", "e2e", "ops"}
 # Tests that are about several modules of their folder at once.
 OVER_SEVERAL = {
     "cli/test_bad_bars.py": "bars that no command can use",

@@ -1,0 +1,1 @@
+"""Deploying with containers: pinning images to digests, and checking values against charts."""
