@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from threading import Event
 from typing import Concatenate, ParamSpec, TypeVar
@@ -20,6 +20,7 @@ from backtest_pipeline.storage.external.open_table import open_table
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.postgres.migrations import ensure
+from backtest_pipeline.storage.postgres.removals import nobody_writing
 from backtest_pipeline.storage.postgres.retry import Retry
 from backtest_pipeline.storage.settings import Settings, load_settings
 from backtest_pipeline.strategies.known_strategies import look_again, use_folder
@@ -127,7 +128,7 @@ def _opened(settings: Settings, progress: Progress, opened: ExitStack) -> Worksp
     artifacts = ArtifactStore.of(settings)
     artifacts.require_writable()
     bind_root(database, artifacts)
-    artifacts.sweep()
+    artifacts.sweep(partial(nobody_writing, database))
     external = None
     if settings.external is not None:
         external = open_table(settings, database)

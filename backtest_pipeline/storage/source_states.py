@@ -41,6 +41,40 @@ def write_states(
     )
 
 
+def clock_us(connection: Connection) -> int:
+    """The time by the database's clock, which is one for all hosts; microseconds since 1970 UTC."""
+    query = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+    return int(connection.execute(text(query)).scalar_one())
+
+
+def read_since(
+    cursor: Cursor, tf: str, ids: Mapping[str, int], states: Mapping[str, str], at_us: int
+) -> set[str]:
+    """The assets whose stored bars were read after a time, as another state of the source.
+
+    Args:
+        cursor: its transaction holds the lock on these assets (`copy.lock_cells`).
+        tf: timeframe of the bars.
+        ids: id of each asset.
+        states: the state of the source at that time, of the assets of which it is known.
+        at_us: the time, microseconds since 1970 UTC.
+    """
+    later = copy.fetch(
+        cursor,
+        "SELECT id, state FROM source_states WHERE tf = $1 AND id = ANY($2::int[])"
+        " AND read_at > timestamptz 'epoch' + $3::bigint * interval '1 microsecond'",
+        tf,
+        list(ids.values()),
+        at_us,
+    )
+    state_of = dict(zip(later["id"].to_pylist(), later["state"].to_pylist(), strict=True))
+    return {
+        asset
+        for asset, id_ in ids.items()
+        if id_ in state_of and (state_of[id_] is None or state_of[id_] != states.get(asset))
+    }
+
+
 def read_states(connection: Connection, partitions: Iterable[Partition]) -> dict[Partition, str]:
     """The recorded states, by partition; partitions without one are left out."""
     requested = set(partitions)

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ def started(target: Callable[..., None], *args: Any) -> ForkServerProcess:
 def event() -> Event:
     """One that such a process may set."""
     return _context.Event()
+
+
+def barrier(n: int) -> Barrier:
+    """One at which so many such processes meet."""
+    return _context.Barrier(n)
 
 
 def market_without(days: int) -> StaticSource:

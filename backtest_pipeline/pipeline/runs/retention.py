@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import PurePosixPath
 from uuid import UUID
 
 from backtest_pipeline.market.errors import ArtifactError, InvalidInput
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts.backend import MANIFEST, StoredFile
-from backtest_pipeline.storage.postgres.removals import lock_for_removal
+from backtest_pipeline.storage.postgres.removals import lock_for_removal, nobody_writing
 from backtest_pipeline.storage.run_tables import retention
 from backtest_pipeline.storage.run_tables.run_search import require_own_runs, require_runs
 from backtest_pipeline.storage.source_removal import (
@@ -147,7 +148,7 @@ def retain(
     workspace.progress("retention", 3, _STEPS)
     _sweep(workspace, tally, settled)
     workspace.progress("retention", 4, _STEPS)
-    workspace.artifacts.sweep()
+    workspace.artifacts.sweep(partial(nobody_writing, workspace.database))
     workspace.progress("retention", _STEPS, _STEPS)
     return tally.report(cutoff, dry_run=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import require_known
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined, content_versions
-from backtest_pipeline.storage.source_states import write_states
+from backtest_pipeline.storage.source_states import read_since, write_states
 from backtest_pipeline.storage.tables.asset_identity import replace_remarks
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
@@ -29,6 +30,8 @@ from backtest_pipeline.storage.tables.datasets import (
 )
 from backtest_pipeline.storage.tables.dimensions import known_ids, register_assets
 from backtest_pipeline.storage.tables.timeframes import declare_timeframes
+
+logger = logging.getLogger(__name__)
 
 _NEVER = np.iinfo(np.int64).min
 
@@ -83,7 +86,10 @@ class BarsStage:
         return {p: int(days.get(p.asset, 0) / timeframe(p.timeframe).days) for p in partitions}
 
     def store(self, batch: Panel, *, rebuild: bool) -> Iterable[Outcome]:
-        """Append newer bars where the stored ones are unchanged; otherwise replace all bars."""
+        """Append newer bars where the stored ones are unchanged; otherwise replace all bars.
+
+        Bars that another refresh has read later, and stored meanwhile, are kept.
+        """
         tf = batch.timeframe.name
         partitions = [Partition(asset, tf) for asset in batch.assets]
         database = self._workspace.database
@@ -98,18 +104,21 @@ class BarsStage:
         with database.writing() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, self.name, tf, list(ids.values()))
             stored = stored_versions(cursor, self.name, tf, ids)
+            reader = self._reader
+            later = read_since(cursor, tf, ids, reader.states, reader.read_at_us) & stored.keys()
             # A source that has lost all bars of a partition is damaged: stored bars are kept.
             lost = {
                 p: stored[p.asset].n_rows
                 for p in partitions
                 if not _rows(batch, p.asset) and p.asset in stored and stored[p.asset].n_rows
             }
-            sound = [p for p in partitions if p not in lost]
+            sound = [p for p in partitions if p not in lost and p.asset not in later]
             versions = self._versions(batch, sound, stored, rebuild)
             write_versions(cursor, self.name, ids, versions)
             lacking = {partition.asset for partition in lost}
-            states = {a: s for a, s in self._reader.states.items() if a not in lacking}
-            write_states(cursor, tf, ids, states, self._reader.read_at_us)
+            states = {a: s for a, s in reader.states.items() if a not in lacking}
+            compared = {asset: id_ for asset, id_ in ids.items() if asset not in later}
+            write_states(cursor, tf, compared, states, reader.read_at_us)
             replace_quality(
                 cursor,
                 self.name,
@@ -117,7 +126,14 @@ class BarsStage:
                 sound,
                 [count for count in self._quality(batch) if count.partition not in lost],
             )
-        return [self._outcome(batch, p, p in versions, lost.get(p, 0)) for p in partitions]
+        if later:
+            logger.info("%s: bars of %s were read later by another refresh", tf, sorted(later))
+        return [
+            Outcome(p, Status.UNCHANGED)
+            if p.asset in later
+            else self._outcome(batch, p, p in versions, lost.get(p, 0))
+            for p in partitions
+        ]
 
     def _versions(
         self,

@@ -17,6 +17,7 @@ from backtest_pipeline.pipeline.monitoring.counters import count_look_ups
 from backtest_pipeline.pipeline.versions import BARS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import BarSource, SourceBars
+from backtest_pipeline.storage.source_states import clock_us
 
 _PASSING = (Reason.UNFINISHED_BAR, Reason.NOT_FETCHED)
 """What a later read may find otherwise, although the source stays as it is."""
@@ -38,7 +39,10 @@ class SourceReader:
     def __init__(
         self, source: BarSource, assets: Sequence[str], workspace: Workspace | None = None
     ) -> None:
-        """Reads nothing yet; cache hits are later counted in the workspace, if one is given."""
+        """Reads nothing yet.
+
+        Cache hits are counted in the workspace, if one is given, whose database tells the time.
+        """
         self.source = source
         self._workspace = workspace
         self._assets = [checked_symbol(asset) for asset in assets]
@@ -51,7 +55,7 @@ class SourceReader:
 
     @cached_property
     def _read(self) -> SourceBars:
-        self._read_at_us = now_us()
+        self._read_at_us = self._now_us()
         before = states_of_bars(self.source, self._assets)
         read = self._offered()
         after = states_of_bars(self.source, self._assets)
@@ -61,6 +65,13 @@ class SourceReader:
             count_look_ups(self._workspace, read)
         self._unread = (*read.unread, *(f"{asset} is not in the source" for asset in self._absent))
         return read
+
+    def _now_us(self) -> int:
+        if self._workspace is None:
+            return now_us()
+        # The clocks of hosts differ, and tell nothing of who has read first.
+        with self._workspace.database.begin() as connection:
+            return clock_us(connection)
 
     def _offered(self) -> SourceBars:
         """The bars of those of the assets that the source has."""
@@ -100,7 +111,10 @@ class SourceReader:
 
     @property
     def read_at_us(self) -> int:
-        """When reading began, in microseconds since 1970 UTC; 0 before the source is read."""
+        """When reading began, in microseconds since 1970 UTC; 0 before the source is read.
+
+        By the database's clock where there is a workspace, else by this machine's.
+        """
         with self._lock:
             return self._read_at_us
 

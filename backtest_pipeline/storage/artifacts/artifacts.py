@@ -21,7 +21,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from backtest_pipeline.market.errors import ArtifactCorrupt, ArtifactError
-from backtest_pipeline.storage.artifacts.backend import MANIFEST, Backend, StoredFile, sha256_of
+from backtest_pipeline.storage.artifacts.backend import (
+    MANIFEST,
+    Alone,
+    Backend,
+    StoredFile,
+    sha256_of,
+    undisturbed,
+)
 from backtest_pipeline.storage.artifacts.disk import Disk, flush
 from backtest_pipeline.storage.artifacts.manifest import Entry, Manifest
 from backtest_pipeline.storage.settings import Settings
@@ -90,9 +97,16 @@ class ArtifactStore:
             _write_bytes(f"{root_id}\n".encode(), unfinished)
             self._files.put_file(unfinished, ROOT_ID_FILE)
 
-    def sweep(self) -> int:
-        """Remove what killed writers left more than an hour ago; returns how many."""
-        return self._files.sweep()
+    def sweep(self, alone: Alone = undisturbed) -> int:
+        """Remove what killed writers left more than an hour ago; returns how many.
+
+        What they left of a directory in a bucket has the names that another writer gives its files
+        in turn, so it is removed only while nobody writes; else a later sweep does it.
+
+        Args:
+            alone: such as `removals.nobody_writing`.
+        """
+        return self._files.sweep(alone)
 
     def stored(self) -> Iterator[StoredFile]:
         """Every stored file, except those still being written."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,14 @@ from typing import Protocol
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished-"
 ABANDONED_AFTER_S = 3600
+
+Alone = Callable[[], AbstractContextManager[bool]]
+"""Enters a block in which nobody else writes artifacts, on no host; False where somebody does."""
+
+
+def undisturbed() -> AbstractContextManager[bool]:
+    """As `Alone`, for artifacts that nobody else knows."""
+    return nullcontext(True)
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Backend(Protocol):
         """Raise ArtifactError unless it responds within seconds."""
         ...
 
-    def sweep(self) -> int:
+    def sweep(self, alone: Alone) -> int:
         """Remove what killed writers left more than an hour ago; returns how many."""
         ...
 

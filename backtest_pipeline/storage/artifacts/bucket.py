@@ -35,6 +35,7 @@ from backtest_pipeline.storage.artifacts.backend import (
     ABANDONED_AFTER_S,
     MANIFEST,
     UNFINISHED,
+    Alone,
     StoredFile,
 )
 from backtest_pipeline.storage.artifacts.bucket_errors import of_missing_bucket, refusal
@@ -133,18 +134,24 @@ class Bucket:
         with self._translated_errors():
             obstore.list_with_delimiter(self._health_client, _NOTES)
 
-    def sweep(self) -> int:
+    def sweep(self, alone: Alone) -> int:
         removed = self._copies.sweep()
         self._drop_copies()
         too_old = time.time() - ABANDONED_AFTER_S
-        for note in [n for n in self._listed(_NOTES) if n.modified.timestamp() < too_old]:
-            with suppress(FileNotFoundError):  # another process sweeps too
-                uri = "" if "/probe-" in note.uri else self.read(note.uri).decode()
-                if uri and self.gone([f"{uri}/{MANIFEST}"]):
-                    left = [o for o in self._listed(uri) if o.modified.timestamp() < too_old]
-                    self._delete([o.uri for o in left])
-                self._delete([note.uri])
-                removed += 1
+        notes = [n.uri for n in self._listed(_NOTES) if n.modified.timestamp() < too_old]
+        if not notes:
+            return removed
+        with alone() as nobody_writes:
+            if not nobody_writes:
+                return removed
+            for note in notes:
+                with suppress(FileNotFoundError):  # another process sweeps too
+                    uri = "" if "/probe-" in note else self.read(note).decode()
+                    if uri and self.gone([f"{uri}/{MANIFEST}"]):
+                        left = [o for o in self._listed(uri) if o.modified.timestamp() < too_old]
+                        self._delete([o.uri for o in left])
+                    self._delete([note])
+                    removed += 1
         return removed
 
     def _drop_copies(self) -> None:

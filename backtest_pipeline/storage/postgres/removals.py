@@ -9,10 +9,16 @@ behind one that queues, the server would hold up every writer until a backup is 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.errors import RemovalHeldUp
+
+if TYPE_CHECKING:
+    from backtest_pipeline.storage.postgres.database import Database
 
 _LOCK = "hashtextextended('artifacts', 0)"
 SHARE = f"SELECT pg_advisory_xact_lock_shared({_LOCK})"
@@ -25,6 +31,13 @@ LONGEST_WAIT_S = 600.0
 def block_removals(connection: Connection) -> None:
     """Block removal of artifacts and marking of runs until this transaction ends."""
     connection.execute(text(SHARE))
+
+
+@contextmanager
+def nobody_writing(database: Database) -> Iterator[bool]:
+    """Whether nobody publishes or removes artifacts; then nobody begins to within the block."""
+    with database.begin() as connection:
+        yield bool(connection.scalar(text(_TRY)))
 
 
 def lock_for_removal(connection: Connection, most_s: float = LONGEST_WAIT_S) -> None:
