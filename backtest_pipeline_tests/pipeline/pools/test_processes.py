@@ -161,7 +161,7 @@ def test_an_error_of_ours_arrives_as_it_was_raised(workspace: Workspace) -> None
 def test_rules_of_a_spec_and_files_that_change_meanwhile_are_known_to_workers(
     store: WorkedStore, workspace: Workspace
 ) -> None:
-    rules = 'name = "above"\n[long]\nentry = "close > ema_9"\nexit = "close < ema_9"\n'
+    rules = 'name = "above"\nlong_entry = "close > ema_9"\nlong_exit = "close < ema_9"\n'
     before = asked(workspace.pool, known_strategies)
     with rules_known(rules) as name:
         assert set(asked(workspace.pool, known_strategies)) == {*before, name}
