@@ -39,6 +39,9 @@ _LAUNCH = """mutation ($job: String!, $tags: [ExecutionTag!]!) {
     runConfigData: {}, executionMetadata: {tags: $tags}
   }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
 }"""
+_TERMINATE = """mutation ($id: String!) {
+  terminateRun(runId: $id) { __typename ... on PythonError { message } }
+}"""
 _STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 
@@ -106,12 +109,21 @@ class RunningUp:
         """The command and all processes below it."""
         return [self.process, *self.process.children(recursive=True)]
 
-    def launch_refresh(self, partition: str) -> str:
-        """The id of a run of the job `refresh` of one partition, as the UI launches it."""
-        tags = [{"key": key, "value": partition} for key in (RANGE_START, RANGE_END)]
+    def launch_refresh(self, partition: str, last: str = "") -> str:
+        """The id of a run of the job `refresh`, as the UI launches it.
+
+        It is of one partition, or of a range to a last one.
+        """
+        ends = {RANGE_START: partition, RANGE_END: last or partition}
+        tags = [{"key": key, "value": value} for key, value in ends.items()]
         answer = self.graphql(_LAUNCH, job="refresh", tags=tags)["launchRun"]
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return str(answer["run"]["runId"])
+
+    def terminate(self, run_id: str) -> None:
+        """Cancel a run, as the UI does."""
+        answer = self.graphql(_TERMINATE, id=run_id)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
 
     def status(self, run_id: str) -> str:
         """A run's status, as the UI shows it."""

@@ -51,6 +51,10 @@ class Gate:
         """Return when so many wait here at once."""
         until(lambda: self._waiting() == n)
 
+    def be_left(self) -> None:
+        """Return when nobody waits here any more."""
+        until(lambda: self._waiting() == 0)
+
     def _waiting(self) -> int:
         with self.database.begin() as connection:
             query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN"

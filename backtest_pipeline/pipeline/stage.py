@@ -269,10 +269,16 @@ def run_stage(
 
     elsewhere = None if stage.remade is None else partial(store_remade, stage.remade, rebuild)
     work = Work(stage.name, store, elsewhere)
+
+    def do(part: Sequence[Partition]) -> list[Outcome]:
+        if interrupted.is_set():  # between two halves
+            raise WorkGivenUp(f"{stage.name} {part[0].timeframe}: the run was ended before it")
+        return where.do(work, part)
+
     running = Running(
         where,
         # Halved where workers die of it, as of too much memory.
-        lambda batch: bisected(stage.name, batch, partial(where.do, work)),
+        lambda batch: bisected(stage.name, batch, do),
         batches_of(stale, expected, size),
         stage.name,
         interrupted,

@@ -28,6 +28,7 @@ COMMANDS = (
     *("bars", "bars pull", "bars list"),
     *("replay", "explain-diff", "runs", "runs list", "retention"),
     *("look-ahead", "serve", "keys", "keys create"),
+    *("pool", "pool certificates", "pool scheduler", "pool worker", "pool status"),
 )
 # Each command has a process that has loaded the command line and nothing else.
 _ASK = """

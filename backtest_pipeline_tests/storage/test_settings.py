@@ -62,6 +62,16 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("ARTIFACTS_URL", "az://box/prefix?sv=1&sig=hunter2", "put credentials into"),
         ("ARTIFACTS_URL", "abfss://box:hunter2@name.dfs.core.windows.net", "put credentials"),
         ("ARTIFACTS_URL", "relative", "absolute"),
+        ("POOL", "ray", "'inline', 'processes' or 'dask'"),
+        ("POOL_WORKERS", "0", "greater than or equal to 1"),
+        ("POOL_TLS", "relative", "absolute"),
+        ("POOL_ADDRESS", "scheduler:8786", "must be the address of a Dask scheduler"),
+        ("POOL_ADDRESS", "tls://scheduler", "with its port"),
+        ("POOL_ADDRESS", "tls://scheduler:nowhere", "with its port"),
+        ("POOL_ADDRESS", "http://127.0.0.1:8786", "must be the address of a Dask scheduler"),
+        ("POOL_ADDRESS", "tcp://10.0.0.5:8786", "is not on this host, and without TLS"),
+        ("POOL_ADDRESS", "tcp://scheduler:8786", "is not on this host, and without TLS"),
+        ("POOL_ADDRESS", "tls://scheduler:8786", "needs BACKTEST_POOL_TLS"),
     ],
 )
 def test_a_bad_value_is_refused_naming_its_variable(
@@ -100,6 +110,15 @@ def test_a_dsn_that_does_not_parse_is_refused_without_showing_it(dsn: str) -> No
         load_settings(run_store_mode="postgres", postgres_dsn=dsn)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_a_cluster_needs_the_address_of_its_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"BACKTEST_POOL_ADDRESS: .*must be the address"):
+        load_settings(pool="dask")
+    for address in ("tcp://127.0.0.1:8786", "tcp://localhost:8786", "tcp://[::1]:8786"):
+        assert load_settings(pool="dask", pool_address=address).pool_address == address
+    monkeypatch.setenv("BACKTEST_POOL_TLS", "/certificates")
+    assert load_settings(pool="dask", pool_address="tls://scheduler:8786").pool == "dask"
 
 
 def test_the_dsn_is_not_shown_by_printing_the_settings() -> None:

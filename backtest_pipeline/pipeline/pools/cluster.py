@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, TypeVar, cast
 
 from distributed import Client, Future, KilledWorker
@@ -34,7 +34,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 _MOST_THREADS = 256
-_CONNECT_S, _LOOK_S, _WAIT_S = 10.0, 5.0, 0.5
+_CONNECT_S, _LOOK_S, _WAIT_S, _TELL_S = 10.0, 5.0, 0.5, 3.0
 _OF_THE_WORK = "error"
 """Status of a piece of work that raised something; any other that has no result was lost."""
 
@@ -43,6 +43,16 @@ _log = logging.getLogger(__name__)
 
 class _Lost(Exception):
     """The scheduler, or the connection to it, is gone, and with it what was asked of it."""
+
+
+def _tell_to_give_up(
+    client: Client, sent: Mapping[str, Future[Any]], workers: Callable[[Client], list[str]]
+) -> None:
+    try:
+        client.cancel(list(sent.values()), force=True)
+        client.run(give_up, list(sent), workers=workers(client), on_error="ignore")
+    except (OSError, ClosedClientError) as error:
+        _log.warning("the workers could not be told to stop, and end what they do: %s", error)
 
 
 class Cluster:
@@ -89,17 +99,16 @@ class Cluster:
                 ) from error
 
     def abandon(self) -> None:
-        self._abandonments += 1
         with self._sending:
+            self._abandonments += 1
             sent = dict(self._sent)
         client = self._client
         if client is None or not sent:
             return
-        try:
-            client.cancel(list(sent.values()), force=True)
-            client.run(give_up, list(sent), workers=list(self._usable(client)), on_error="ignore")
-        except (OSError, ClosedClientError) as error:
-            _log.warning("the workers could not be told to stop, and end what they do: %s", error)
+        # A worker that is frozen does not answer, and nobody waits for it.
+        telling = Thread(target=_tell_to_give_up, args=[client, sent, self._usable], daemon=True)
+        telling.start()
+        telling.join(_TELL_S)
 
     def close(self) -> None:
         if self._client is not None:
@@ -108,18 +117,20 @@ class Cluster:
 
     def _answer(self, order: Order[A, R], name: str, begun_at: int) -> R:
         client = self._connected(begun_at)
-        try:
-            future = client.submit(
-                call,
-                order,
-                key=f"{name}-{order.ticket}",
-                pure=False,
-                retries=0,
-                resources={name_of(self._known): 1},
-            )
-        except (OSError, ClosedClientError) as error:
-            raise _Lost(str(error)) from error
         with self._sending:
+            if self._abandonments > begun_at:
+                raise _Lost("the run was ended")
+            try:
+                future = client.submit(
+                    call,
+                    order,
+                    key=f"{name}-{order.ticket}",
+                    pure=False,
+                    retries=0,
+                    resources={name_of(self._known): 1},
+                )
+            except (OSError, ClosedClientError) as error:
+                raise _Lost(str(error)) from error
             self._sent[order.ticket] = future
         try:
             return cast(R, self._result(client, future, begun_at))

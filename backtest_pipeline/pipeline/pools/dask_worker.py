@@ -35,7 +35,7 @@ async def dask_setup(worker: Worker) -> None:
     settings = load_settings()
     worker_code.begin(settings)
     try:
-        await asyncio.to_thread(worker_code.warm)
+        await asyncio.to_thread(worker_code.warm, settings.store_retry_s)
     except BacktestError as error:
         _log.error("this worker does not start: %s", error)
         raise

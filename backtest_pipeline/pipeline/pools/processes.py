@@ -118,18 +118,20 @@ class Processes:
         self._idle: SimpleQueue[WorkerProcess] = SimpleQueue()
         self._cold: set[WorkerProcess] = set()
         self._busy: set[Future[Any]] = set()
+        self._abandonments = 0
 
     def do(self, work: Work[A, R], item: A) -> R:
         if work.elsewhere is None:
             return work.here(item)
+        begun_at = self._abandonments
         self._start()
         order = Order.of(work.elsewhere, item)
         worker = self._idle.get()
         try:
             for _ in range(ATTEMPTS):
                 try:
-                    self._warmed(worker)
-                    return cast(R, self._answer(worker, call, (order,)))
+                    self._warmed(worker, begun_at)
+                    return cast(R, self._answer(worker, begun_at, call, (order,)))
                 except (ProcessExpired, BrokenProcessPool) as error:
                     _log.warning("%s: a worker process died: %s", work.name, error)
                     self._renew(worker)
@@ -145,11 +147,13 @@ class Processes:
 
     def abandon(self) -> None:
         with self._lock:
+            self._abandonments += 1
             busy = list(self._busy)
         for future in busy:
             future.cancel()
 
     def close(self) -> None:
+        self.abandon()
         with self._lock:
             workers, self._workers = self._workers, []
         for worker in workers:
@@ -165,17 +169,23 @@ class Processes:
             for worker in self._workers:
                 self._idle.put(worker)
 
-    def _warmed(self, worker: WorkerProcess) -> None:
-        if worker not in self._cold:
-            return
-        try:
-            self._answer(worker, warm, (), START_S)
-        except (ProcessExpired, BrokenProcessPool, TimeoutError) as error:
+    def _warmed(self, worker: WorkerProcess, begun_at: int) -> None:
+        """Start the worker if it is not there; one that dies meanwhile says nothing of the work."""
+        retry_s, died = self._settings.store_retry_s, None
+        for _ in range(ATTEMPTS):
+            if worker not in self._cold:
+                return
+            try:
+                self._answer(worker, begun_at, warm, (retry_s,), START_S + retry_s)
+                self._cold.discard(worker)
+            except (ProcessExpired, BrokenProcessPool, TimeoutError) as error:
+                died = error
+                self._renew(worker)
+        if worker in self._cold:
             raise PoolUnavailable(
-                f"a worker process of this host does not start ({error}); what it wrote to stderr "
+                f"a worker process of this host does not start ({died}); what it wrote to stderr "
                 "says why"
-            ) from error
-        self._cold.discard(worker)
+            ) from died
 
     def _renew(self, worker: WorkerProcess) -> None:
         worker.replace()
@@ -184,6 +194,7 @@ class Processes:
     def _answer(
         self,
         worker: WorkerProcess,
+        begun_at: int,
         function: Callable[..., T],
         arguments: Sequence[Any],
         timeout_s: float | None = None,
@@ -191,6 +202,8 @@ class Processes:
         future = worker.schedule(function, arguments, timeout_s)
         with self._lock:
             self._busy.add(future)
+            if self._abandonments > begun_at:
+                future.cancel()
         try:
             return future.result()
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from urllib.parse import urlsplit
 
@@ -44,7 +45,7 @@ def scheduler_program(host: str, port: int) -> Program:
         *("--host", host, "--port", str(port), "--protocol", protocol, "--no-dashboard"),
         *("--preload", dask_scheduler.__name__),
     ]
-    return command, _CONFIGURED | environment_of(f"{protocol}://", settings.pool_tls)
+    return command, _configured() | environment_of(f"{protocol}://", settings.pool_tls)
 
 
 def worker_program() -> Program:
@@ -62,7 +63,7 @@ def worker_program() -> Program:
         *("--protocol", urlsplit(settings.pool_address).scheme),
     ]
     tls = environment_of(settings.pool_address, settings.pool_tls)
-    return command, _CONFIGURED | tls
+    return command, _configured() | tls
 
 
 def workers_there() -> str:
@@ -80,6 +81,11 @@ def workers_there() -> str:
         return f"{settings.pool_address}: {cluster.size} workers of this code and store"
     finally:
         cluster.close()
+
+
+def _configured() -> dict[str, str]:
+    """Settings of Dask that its user has not given."""
+    return {name: value for name, value in _CONFIGURED.items() if name not in os.environ}
 
 
 def _of_a_cluster() -> Settings:

@@ -136,10 +136,22 @@ def _made() -> dict[str, bytes]:
         ec.generate_private_key(ec.SECP256R1()),
     )
 
+    signs = x509.KeyUsage(
+        **dict.fromkeys(
+            (
+                *("digital_signature", "content_commitment", "key_encipherment"),
+                *("data_encipherment", "key_agreement", "encipher_only", "decipher_only"),
+            ),
+            False,
+        ),
+        key_cert_sign=True,
+        crl_sign=True,
+    )
+
     def certificate(
         of: ec.EllipticCurvePrivateKey, name: str, *, is_authority: bool
     ) -> x509.Certificate:
-        return (
+        made = (
             x509.CertificateBuilder()
             .subject_name(named(name))
             .issuer_name(named("backtest_pipeline pool CA"))
@@ -148,8 +160,18 @@ def _made() -> dict[str, bytes]:
             .not_valid_before(now)
             .not_valid_after(now + timedelta(days=365 * _YEARS))
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-            .sign(authority, hashes.SHA256())
+            # Python 3.13 refuses certificates that do not name keys and their use.
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(of.public_key()), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),
+                critical=False,
+            )
         )
+        if is_authority:
+            made = made.add_extension(signs, critical=True)
+        return made.sign(authority, hashes.SHA256())
 
     return {
         _CA: certificate(authority, "backtest_pipeline pool CA", is_authority=True).public_bytes(

@@ -17,16 +17,16 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
-from threading import Event, Thread, current_thread, main_thread
+from threading import Event, Lock, Thread, current_thread, main_thread
 from typing import Generic, TypeVar
 from uuid import uuid4
 
 from threadpoolctl import threadpool_limits
 
-from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.market.errors import ConfigurationError, StoreError
 from backtest_pipeline.pipeline.versions import all_signals_code
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
-from backtest_pipeline.storage.logs import set_up_logging
+from backtest_pipeline.storage.logs import about, job_id, request_id, run_id, set_up_logging
 from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.strategies.known_strategies import given_rules, look_again, rules_known
 
@@ -34,6 +34,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 _CANCEL_S = 30.0
+_log = logging.getLogger(__name__)
 
 # By its name: it runs whole backtests, and so knows what knows this module.
 _WARM = "backtest_pipeline.pipeline.pools.warm"
@@ -50,9 +51,11 @@ class WorkerStore:
         self._opened = ExitStack()
         self._workspace: Workspace | None = None
 
-    def workspace(self) -> Workspace:
+    def workspace(self, retry_s: float = 0.0) -> Workspace:
+        """The store; where it is not open yet, its database is waited for so many seconds."""
         if self._workspace is None:
-            self._workspace = self._opened.enter_context(open_workspace(self.settings))
+            opened = open_workspace(self.settings, retry_s=retry_s)
+            self._workspace = self._opened.enter_context(opened)
         return self._workspace
 
     def close(self) -> None:
@@ -81,10 +84,14 @@ def begin_with_parent(settings: Settings) -> None:
     Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
 
 
-def warm() -> None:
-    """Open the store and compute something small, so that the first piece of work is fast."""
+def warm(retry_s: float = 0.0) -> None:
+    """Open the store and compute something small, so that the first piece of work is fast.
+
+    Args:
+        retry_s: seconds to wait for an unavailable database.
+    """
     import_module(_WARM)
-    with worker_store().workspace().database.arrow():
+    with worker_store().workspace(retry_s).database.arrow():
         pass  # its driver takes longest to open
     gc.freeze()  # what is loaded by now stays for good: it need not be looked through each time
 
@@ -105,6 +112,7 @@ class Order(Generic[A, R]):
         strategies: what strategies the process that wants it done knows.
         rules: the rules of a spec that are known there, in TOML; None for none.
         ticket: names the order, to have it given up.
+        ids: of the request, the job and the run that it is for, as the log shows them.
     """
 
     function: Callable[[Workspace, A], R]
@@ -112,14 +120,17 @@ class Order(Generic[A, R]):
     strategies: str
     rules: str | None
     ticket: str
+    ids: tuple[str, str, str]
 
     @staticmethod
     def of(function: Callable[[Workspace, A], R], item: A) -> Order[A, R]:
         """An order of this process."""
-        return Order(function, item, all_signals_code(), given_rules(), uuid4().hex)
+        ids = (request_id.get(), job_id.get(), run_id.get())
+        return Order(function, item, all_signals_code(), given_rules(), uuid4().hex, ids)
 
 
 _under_way: dict[str, Workspace] = {}
+_cancelling = Lock()
 
 
 def call(order: Order[A, R]) -> R:
@@ -128,14 +139,19 @@ def call(order: Order[A, R]) -> R:
     Raises:
         ConfigurationError: where this process knows other strategies than the one that ordered it.
     """
-    workspace = replace(worker_store().workspace(), given_up=Event())
-    with rules_known(order.rules) if order.rules else nullcontext():
+    store = worker_store()
+    opened = store.workspace(store.settings.store_retry_s)
+    workspace = replace(opened, given_up=Event())
+    request, job, run = order.ids
+    rules = rules_known(order.rules) if order.rules else nullcontext()
+    with about(request=request, job=job, run=run), rules:
         _require_strategies(order.strategies)
         _under_way[order.ticket] = workspace
         try:
             return order.function(workspace, order.item)
         finally:
-            del _under_way[order.ticket]
+            with _cancelling:  # a late cancel would hit the next order
+                del _under_way[order.ticket]
 
 
 def give_up(tickets: Sequence[str]) -> None:
@@ -150,8 +166,14 @@ def give_up(tickets: Sequence[str]) -> None:
 def _cancel_statements(ticket: str, workspace: Workspace) -> None:
     """Cancel one statement after the other until the order has ended."""
     until = time.monotonic() + _CANCEL_S
-    while ticket in _under_way and time.monotonic() < until:
-        workspace.database.cancel_statements()
+    while time.monotonic() < until:
+        with _cancelling:
+            if ticket not in _under_way:
+                return
+            try:
+                workspace.database.cancel_statements()
+            except StoreError as error:
+                _log.warning("its statements cannot be cancelled: %s", error)
         time.sleep(0.2)
 
 

@@ -1,0 +1,1 @@
+"""The pools: threads, processes of this host, and workers of a cluster."""

@@ -1,0 +1,188 @@
+"""Workers of a Dask cluster: the same results, whatever of it dies."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backtest_pipeline.market.errors import (
+    ConfigurationError,
+    PoolUnavailable,
+    RowsRefused,
+    UnknownName,
+)
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.pools.cluster import Cluster
+from backtest_pipeline.pipeline.pools.tls import make_certificates
+from backtest_pipeline.pipeline.stage import Outcome
+from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.settings import Settings
+from backtest_pipeline.strategies.known_strategies import use_folder
+from backtest_pipeline_tests.pipeline.markets import Contents, assert_same, contents, refresh
+from backtest_pipeline_tests.pipeline.pools.clusters import (
+    Faults,
+    RunningCluster,
+    running_cluster,
+    wait_for_workers,
+)
+from backtest_pipeline_tests.pipeline.pools.tasks import (
+    Threat,
+    asked,
+    computed_under,
+    own_pid,
+    raised,
+)
+from backtest_pipeline_tests.pipeline.pools.universes import (
+    ASSETS,
+    EARLIER,
+    PARTITIONS,
+    UNIVERSE,
+    WorkedStore,
+    worked_store,
+)
+from backtest_pipeline_tests.sql import count
+from backtest_pipeline_tests.waiting import LIMIT_S, until
+
+SIX = [Partition(asset, "1D") for asset in ASSETS[:6]]
+ASLEEP = "pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND datname = current_database()"
+
+
+@pytest.fixture(scope="module")
+def store(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkedStore]:
+    yield from worked_store(template, tmp_path_factory.mktemp("cluster") / "store")
+
+
+@pytest.fixture(scope="module")
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    store: WorkedStore, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningCluster]:
+    """Two workers of the store."""
+    folder = tmp_path_factory.mktemp("programs")
+    with running_cluster(folder, store.environment(), workers=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def workspace(store: WorkedStore, cluster: RunningCluster, faults: Faults) -> Iterator[Workspace]:
+    """The store, with the cluster and the universe as it was earlier."""
+    with open_workspace(
+        on(store, cluster, store_retry_s=LIMIT_S), progress=faults.progress
+    ) as opened:
+        wait_for_workers(cluster, lambda: opened.pool.size, 2)
+        refresh(opened, EARLIER, PARTITIONS)
+        yield opened
+    use_folder(None)
+
+
+def on(store: WorkedStore, cluster: RunningCluster, **more: Any) -> Settings:
+    known = cluster.environment
+    return store.settings(
+        pool="dask",
+        pool_tls=known["BACKTEST_POOL_TLS"],
+        pool_address=known["BACKTEST_POOL_ADDRESS"],
+        **more,
+    )
+
+
+def test_a_refresh_outlasts_a_killed_worker_and_a_new_scheduler(
+    workspace: Workspace, cluster: RunningCluster, faults: Faults, inline: Contents
+) -> None:
+    faults.plan(7, "worker killed", lambda: cluster.computing()[0].kill())
+    faults.plan(12, "scheduler restarted", cluster.restart_scheduler)
+    reports = refresh(workspace, UNIVERSE, PARTITIONS)
+    assert faults.happened == ["worker killed", "scheduler restarted"]
+    assert not any(report.failed for report in reports.values())
+    assert_same(contents(workspace), inline)
+
+
+def test_two_processes_share_the_workers(
+    store: WorkedStore, cluster: RunningCluster, workspace: Workspace
+) -> None:
+    settings = on(store, cluster, store_retry_s=LIMIT_S)
+    other = Cluster(settings, workspace.artifacts.root_id)
+    with ThreadPoolExecutor(8) as threads:
+        wanted = [
+            threads.submit(asked, pool, own_pid)
+            for _ in range(6)
+            for pool in (workspace.pool, other)
+        ]
+        found = {one.result() for one in wanted}
+    other.close()
+    assert found <= {process.pid for process in cluster.computing()}
+
+
+def test_an_error_of_ours_arrives_as_it_was_raised(workspace: Workspace) -> None:
+    for error in (
+        RowsRefused("no row"),
+        UnknownName("strategy", "ema_crosover", ["ema_crossover"]),
+    ):
+        with pytest.raises(type(error)) as caught:
+            asked(workspace.pool, raised, error)
+        assert (str(caught.value), caught.value.code) == (str(error), error.code)
+
+
+def test_an_interrupt_ends_the_statements_of_workers_and_keeps_what_is_stored(
+    workspace: Workspace, cluster: RunningCluster, tmp_path: Path
+) -> None:
+    heard: list[Outcome] = []
+
+    def listen(outcomes: Sequence[Outcome]) -> None:
+        heard.extend(outcomes)
+        until(lambda: count(workspace, ASLEEP) == 1)
+        signal.raise_signal(signal.SIGINT)
+
+    (tmp_path / "counted").mkdir()
+    threat = Threat("U04", tmp_path / "counted", 1, "waits")
+    with pytest.raises(KeyboardInterrupt):
+        computed_under(workspace, SIX, threat, listener=listen)
+    until(lambda: count(workspace, ASLEEP) == 0)  # it would have slept for minutes
+    assert not (threat.folder / "woken").exists()
+    assert [outcome.partition for outcome in heard] == SIX[:3]
+    assert asked(workspace.pool, own_pid) in {process.pid for process in cluster.computing()}
+
+
+def test_workers_of_another_store_are_told_apart(
+    store: WorkedStore, cluster: RunningCluster, workspace: Workspace
+) -> None:
+    other = Cluster(on(store, cluster, store_retry_s=0), lambda: "another store")
+    with pytest.raises(
+        PoolUnavailable, match=r"none of the 2 workers .* store is another store here"
+    ):
+        asked(other, own_pid)
+    other.close()
+
+
+def test_whoever_has_no_certificate_of_the_same_ca_is_not_let_in(
+    store: WorkedStore, cluster: RunningCluster, tmp_path: Path
+) -> None:
+    make_certificates(tmp_path / "tls")
+    settings = on(store, cluster, store_retry_s=0)
+    stranger = settings.model_copy(update={"pool_tls": tmp_path / "tls"})
+    with pytest.raises(PoolUnavailable, match="cannot be reached"):
+        asked(Cluster(stranger, lambda: None), own_pid)
+    for path in (tmp_path / "tls").iterdir():
+        path.unlink()
+    with pytest.raises(ConfigurationError, match=r"ca\.pem is missing"):
+        asked(Cluster(stranger, lambda: None), own_pid)
+
+
+def test_the_status_tells_whether_there_are_workers_and_sigterm_ends_all(
+    cluster: RunningCluster, workspace: Workspace
+) -> None:
+    found = cluster.status()
+    assert (found.returncode, "2 workers of this code and store" in found.stdout) == (0, True)
+    assert cluster.stop() == []
+    gone = cluster.status()
+    assert gone.returncode != 0
+    assert "cannot be reached" in gone.stderr
