@@ -29,7 +29,7 @@ from backtest_pipeline.storage.artifacts.backend import (
     sha256_of,
     undisturbed,
 )
-from backtest_pipeline.storage.artifacts.disk import Disk, flush
+from backtest_pipeline.storage.artifacts.disk import Disk, flush, write_bytes, write_parquet
 from backtest_pipeline.storage.artifacts.manifest import Entry, Manifest
 from backtest_pipeline.storage.settings import Settings
 
@@ -94,7 +94,7 @@ class ArtifactStore:
     def write_root_id(self, root_id: str) -> None:
         """Name the store that this root belongs to; see `storage.artifact_root`."""
         with self._files.writing("") as unfinished:
-            _write_bytes(f"{root_id}\n".encode(), unfinished)
+            write_bytes(f"{root_id}\n".encode(), unfinished)
             self._files.put_file(unfinished, ROOT_ID_FILE)
 
     def sweep(self, alone: Alone = undisturbed) -> int:
@@ -170,7 +170,7 @@ class ArtifactStore:
             The uri, `folder/<sha256>.parquet`.
         """
         with self._files.writing(folder) as unfinished:
-            _write_parquet(table, unfinished)
+            write_parquet(table, unfinished)
             sha256 = sha256_of(unfinished)
             uri = f"{folder}/{sha256}.parquet"
             if not self._files.holds(uri, sha256):
@@ -217,12 +217,12 @@ class ArtifactStore:
             about: further entries of the manifest.
         """
         rows = {name: table.num_rows for name, table in tables.items()}
-        writers = {name: partial(_write_parquet, table) for name, table in tables.items()}
+        writers = {name: partial(write_parquet, table) for name, table in tables.items()}
         self._publish(uri, writers, rows, about)
 
     def put_files(self, uri: str, files: Mapping[str, bytes]) -> None:
         """Publish files by their path in a directory, as `put_directory` does with tables."""
-        self._publish(uri, {n: partial(_write_bytes, data) for n, data in files.items()}, {}, {})
+        self._publish(uri, {n: partial(write_bytes, data) for n, data in files.items()}, {}, {})
 
     def _publish(
         self,
@@ -241,7 +241,7 @@ class ArtifactStore:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write(path)
                 files[name] = Entry(path.stat().st_size, sha256_of(path), rows.get(name))
-            _write_bytes(Manifest(files, about).as_json(), unfinished / MANIFEST)
+            write_bytes(Manifest(files, about).as_json(), unfinished / MANIFEST)
             self._put_in_place(unfinished, uri)
 
     def _put_in_place(self, unfinished: Path, uri: str) -> None:
@@ -260,7 +260,7 @@ class ArtifactStore:
         path = PurePosixPath(uri)
         if not self._files.holds(uri, path.stem):
             with self._files.writing(str(path.parent)) as unfinished:
-                _write_bytes(data, unfinished)
+                write_bytes(data, unfinished)
                 self._files.put_file(unfinished, uri)
         self._hashes[uri] = path.stem
 
@@ -341,18 +341,5 @@ class ArtifactStore:
         return path
 
 
-def _write_parquet(table: pa.Table, path: Path) -> None:
-    # Prices rarely repeat, so only dictionary columns are dictionary-encoded; stronger compression
-    # takes twice the time and saves a tenth.
-    names: Any = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
-    pq.write_table(table, path, compression="lz4", use_dictionary=names)
-    flush(path)
-
-
 def _only_of(names: pa.ChunkedArray, selected: set[str]) -> bool:
     return all(selected.issuperset(chunk.dictionary.to_pylist()) for chunk in names.chunks)
-
-
-def _write_bytes(data: bytes, path: Path) -> None:
-    path.write_bytes(data)
-    flush(path)
