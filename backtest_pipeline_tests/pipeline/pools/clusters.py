@@ -167,7 +167,7 @@ class Faults:
         self._planned: dict[int | str, list[tuple[str, Callable[[], object]]]] = {}
 
     def plan(self, step: int | str, name: str, fault: Callable[[], object]) -> None:
-        """Have it happen at the so-many-th sign of progress, or after the first batch of a stage."""
+        """Have it happen at the so-many-th sign of progress, or in the middle of a stage."""
         when = step if isinstance(step, str) else self.steps + step
         self._planned.setdefault(when, []).append((name, fault))
 
