@@ -9,6 +9,7 @@ import pytest
 
 from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.storage.postgres.database import open_database
+from backtest_pipeline.storage.postgres.embedded import embedded_server
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.running_up import CODE_SERVER, arguments, running_up
 from backtest_pipeline_tests.waiting import LIMIT_S, gate_after
@@ -35,3 +36,4 @@ def test_a_cancelled_run_leaves_no_worker_process(open_folder: Path) -> None:
             _, alive = psutil.wait_procs(family, timeout=LIMIT_S)
             assert not alive
         database.close()
+        embedded_server(up.home).release()

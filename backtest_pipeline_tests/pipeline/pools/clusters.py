@@ -39,7 +39,11 @@ class Supervised:
         while True:
             with self.log.open("ab") as output:
                 self.process = psutil.Popen(
-                    self._command, env=self._environment, stdout=output, stderr=output
+                    self._command,
+                    env=self._environment,
+                    cwd=self._environment.get("PWD"),
+                    stdout=output,
+                    stderr=output,
                 )
             self._started.set()
             self.process.wait()
@@ -71,11 +75,17 @@ class RunningCluster:
     scheduler: Supervised
     workers: list[Supervised] = field(default_factory=list)
 
-    def work(self, *, again: bool = True, **variables: str) -> Supervised:
+    def work(
+        self,
+        command: Sequence[str] = (*COMMAND, "worker"),
+        *,
+        again: bool = True,
+        **variables: str,
+    ) -> Supervised:
         """Start a command that runs workers."""
         log = self.folder / f"worker-{len(self.workers)}.log"
         environment = {**self.environment, **variables}
-        started = Supervised((*COMMAND, "worker"), environment, log, again=again)
+        started = Supervised(command, environment, log, again=again)
         self.workers.append(started)
         return started
 
@@ -154,15 +164,19 @@ class Faults:
     def __init__(self) -> None:
         self.steps = 0
         self.happened: list[str] = []
-        self._planned: dict[int, list[tuple[str, Callable[[], object]]]] = {}
+        self._planned: dict[int | str, list[tuple[str, Callable[[], object]]]] = {}
 
-    def plan(self, step: int, name: str, fault: Callable[[], object]) -> None:
-        """Have it happen at the so-many-th sign of progress from now on."""
-        self._planned.setdefault(self.steps + step, []).append((name, fault))
+    def plan(self, step: int | str, name: str, fault: Callable[[], object]) -> None:
+        """Have it happen at the so-many-th sign of progress, or in the middle of a stage."""
+        when = step if isinstance(step, str) else self.steps + step
+        self._planned.setdefault(when, []).append((name, fault))
 
-    def progress(self, _stage: str, _done: int, _total: int) -> None:
+    def progress(self, stage: str, done: int, total: int) -> None:
         self.steps += 1
-        for name, fault in self._planned.pop(self.steps, []):
+        due = self._planned.pop(self.steps, [])
+        if 0 < done < total:
+            due += self._planned.pop(stage, [])
+        for name, fault in due:
             fault()
             self.happened.append(name)
 

@@ -98,8 +98,8 @@ def on(store: WorkedStore, cluster: RunningCluster, **more: Any) -> Settings:
 def test_a_refresh_outlasts_a_killed_worker_and_a_new_scheduler(
     workspace: Workspace, cluster: RunningCluster, faults: Faults, inline: Contents
 ) -> None:
-    faults.plan(7, "worker killed", lambda: cluster.computing()[0].kill())
-    faults.plan(12, "scheduler restarted", cluster.restart_scheduler)
+    faults.plan("features", "worker killed", lambda: cluster.computing()[0].kill())
+    faults.plan("signals", "scheduler restarted", cluster.restart_scheduler)
     reports = refresh(workspace, UNIVERSE, PARTITIONS)
     assert faults.happened == ["worker killed", "scheduler restarted"]
     assert not any(report.failed for report in reports.values())
