@@ -18,7 +18,6 @@ from backtest_pipeline.defs.beta import beta_used_knowingly
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.defs.partitions import (
     delete_partitions,
-    partitions_of,
     register_partitions,
     timeframe_ranges,
 )
@@ -29,7 +28,6 @@ from backtest_pipeline.defs.stored_events import (
     StoredRows,
     lineages_of,
     materialization,
-    newest_event,
     observations,
     provenance,
 )
@@ -258,12 +256,13 @@ def _execute(
         "ops": {name: {"config": {"full_rebuild": full_rebuild}} for name in stages},
         "loggers": _QUIET,
     }
-    before = newest_event(instance, _BACKTESTS)
-    over = run_over(instance, [Partition(asset, tf) for tf in timeframes for asset in assets])
+    wanted = [Partition(asset, tf) for tf in timeframes for asset in assets]
+    over = run_over(instance, wanted)
     runs = [execute(job, {**config, **over.config}, over.tags)]
     refreshed = [run.run_id for run in runs]
-    stored = instance.get_materialized_partitions(_BACKTESTS, after_cursor=before)
-    with_backtests = {p.timeframe for p in partitions_of(stored)} & set(timeframes)
+    # Also what the run has found unchanged, and told nothing of.
+    stored = instance.get_materialized_partitions(_BACKTESTS)
+    with_backtests = {p.timeframe for p in wanted if str(p) in stored}
     progress("portfolios", 0, len(with_backtests))
     runs += [
         execute(rollup, {"loggers": _QUIET}, tags)

@@ -11,7 +11,7 @@ from bench.machine import machine
 CASES = (
     *("peers", "grid", "universe", "portfolio", "dagster_refresh", "walk_forward", "cache"),
     *("external", "provenance", "results_store", "service", "interval_coverage", "rules"),
-    *("own_rules", "plans", "cross_section", "scaling"),
+    *("own_rules", "plans", "cross_section", "scaling", "dagster_log"),
 )
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

@@ -168,6 +168,7 @@ def up(
     with listen(host, port) as listening:
         with progress_shown() as progress:
             progress("store", 0, 1)
+            from backtest_pipeline.defs.instance import instance_file
             from backtest_pipeline.defs.processes.guard import read_token, token_file
             from backtest_pipeline.defs.processes.up_programs import DagsterUi, run_programs
             from backtest_pipeline.storage.settings import load_settings
@@ -177,6 +178,9 @@ def up(
             progress("store", 1, 1)
         for sentence in left_out:
             say(f"left out: {sentence}")
+        file = instance_file(settings)
+        if file.lacking:
+            say(file.told)
         ui = DagsterUi(
             listening,
             read_token(token_file(settings)),
@@ -213,7 +217,7 @@ def doctor(
             "language model settings": LlmSettings,
             "notice settings": NoticeSettings,
         }
-        findings = list(examine(others=others))
+        findings = [*examine(others=others), _dagster_settings()]
         if deep and all(finding.ok for finding in findings):
             findings += [*examine_deeply(load_settings()), _stored_metrics()]
         progress("examining", 1, 1)
@@ -226,6 +230,24 @@ def doctor(
     broken = dict.fromkeys(finding.name for finding in findings if not finding.ok)
     if broken:
         fail(f"needs fixing: {', '.join(broken)}")
+
+
+def _dagster_settings() -> Finding:
+    """Whether an edited `dagster.yaml` still has what this package relies on."""
+    from backtest_pipeline.defs.instance import instance_file
+    from backtest_pipeline.market.errors import ConfigurationError
+    from backtest_pipeline.storage.doctor import Finding
+    from backtest_pipeline.storage.settings import load_settings
+
+    try:
+        file = instance_file(load_settings())
+    except ConfigurationError as error:
+        what, _, fix = str(error).rpartition("; ")
+        return Finding("dagster settings", False, what, fix)
+    what, _, fix = (
+        file.told.partition("; ") if file.is_own and file.lacking else (file.told, "", "")
+    )
+    return Finding("dagster settings", not fix, what, fix)
 
 
 def _stored_metrics() -> Finding:

@@ -2,8 +2,7 @@
 
 The only module that uses private parts of Dagster's storage, because no public API does this:
 
-- `SqlEventLogStorageTable`, `prepare_insert_event`, `prepare_insert_event_batch`,
-  `index_transaction` and `_store_asset_event` of its event log in Postgres;
+- `prepare_insert_event` of its event log in Postgres, whose partitions are in `partition_log`;
 - `_engine` of each of its three storages in Postgres;
 - `_get_event_batch_size` of its instance, otherwise set for a whole process by its environment.
 
@@ -20,13 +19,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData, serialize_value
-from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
 from dagster_postgres.schedule_storage import PostgresScheduleStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 
+from backtest_pipeline.defs.event_log.partition_log import PartitionLog, is_planned
 from backtest_pipeline.storage.logs import redacted
 from backtest_pipeline.storage.postgres.migrations import opened
 from backtest_pipeline.storage.postgres.retried_engine import RetriedEngine, limit_statements
@@ -139,14 +137,8 @@ class KeptScheduleStorage(_KeptConnections, PostgresScheduleStorage):
     """Dagster's schedule and sensor ticks in Postgres."""
 
 
-class BatchingEventLogStorage(_KeptConnections, PostgresEventLogStorage):
-    """Dagster's Postgres event log, with planned materializations stored in batches.
-
-    Before a run begins, Dagster plans one event per asset and partition. It passes them on in
-    batches, but its storage writes them one by one, on two new connections each: a range run over
-    894 partitions of four assets took a quarter of a minute before its first step. The same rows
-    are written here with one statement and one transaction per batch.
-    """
+class BatchingEventLogStorage(_KeptConnections, PartitionLog):
+    """Dagster's Postgres event log, with few rows for what is planned, and secrets redacted."""
 
     def prepare_insert_event(self, event: dg.EventLogEntry) -> Any:
         """Dagster's insert, with secrets redacted from log lines and errors (with their causes).
@@ -160,24 +152,12 @@ class BatchingEventLogStorage(_KeptConnections, PostgresEventLogStorage):
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store planned materializations in one batch, and other events as Dagster does."""
-        planned = [event for event in events if _is_planned(event)]
-        others = [event for event in events if not _is_planned(event)]
+        planned = [event for event in events if is_planned(event)]
+        others = [event for event in events if not is_planned(event)]
         if planned:
-            self._store_planned(planned)
+            self.store_planned(planned)
         if others:
             super().store_event_batch(others)
-
-    def _store_planned(self, events: Sequence[dg.EventLogEntry]) -> None:
-        insert = self.prepare_insert_event_batch(events)
-        with self.index_transaction() as connection:
-            ids = connection.execute(insert.returning(SqlEventLogStorageTable.c.id)).scalars().all()
-            # An asset's own row holds its latest event only.
-            last = {
-                event.get_dagster_event().asset_key: (event, event_id)
-                for event, event_id in zip(events, ids, strict=True)
-            }
-            for event, event_id in last.values():
-                self._store_asset_event(connection, event, event_id)
 
 
 def _url_in(config: Mapping[str, Any]) -> str | None:
@@ -194,7 +174,3 @@ def _url_of_store() -> str:
             return database.dagster_url()
 
     return Retry(settings.store_retry_s).outlast("opening the store", find, lambda: None)
-
-
-def _is_planned(event: dg.EventLogEntry) -> bool:
-    return event.dagster_event_type is dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED

@@ -28,6 +28,7 @@ from backtest_pipeline.defs.stage_assets import (
     with_days,
 )
 from backtest_pipeline.market.features import EMA_PERIODS, FEATURES, READ_COLUMNS
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.runs.summary import snapshots_summary
 from backtest_pipeline.pipeline.stages.external_changes import Changes, changes
 from backtest_pipeline.pipeline.stages.external_features import (
@@ -44,6 +45,7 @@ from backtest_pipeline.storage.settings import load_settings
 
 TABLE = dg.AssetKey("cmc_features")
 SNAPSHOTS = dg.AssetKey("feature_snapshots")
+_VERSION = "dagster/data_version"
 _FROM_SNAPSHOTS = {TABLE: SNAPSHOTS, bars.key: SNAPSHOTS}
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -154,13 +156,20 @@ def watermark_sensor(
         dg.RunsFilter(job_name=refresh_job.name, statuses=_UNDER_WAY)
     )
     # A running refresh picks up most changes; the rest is requested after it.
-    changed = changes(seen, taken, context.cursor, time.time(), is_idle=not under_way)
+    changed = changes(
+        seen,
+        taken,
+        lambda: _reported(context.instance),
+        context.cursor,
+        time.time(),
+        is_idle=not under_way,
+    )
     return dg.SensorResult(
         asset_events=[
             dg.AssetMaterialization(
                 TABLE,
                 partition=str(partition),
-                tags={"dagster/data_version": version},
+                tags={_VERSION: version},
                 metadata={
                     "rows": reader.watermarks[partition].n_rows,
                     "newest": dg.MetadataValue.timestamp(
@@ -173,6 +182,14 @@ def watermark_sensor(
         run_requests=refreshes(context.instance, changed),
         cursor=changed.cursor,
     )
+
+
+def _reported(instance: dg.DagsterInstance) -> dict[Partition, str]:
+    """The version of each partition of the table that Dagster was last told."""
+    found = instance.event_log_storage.get_latest_tags_by_partition(
+        TABLE, dg.DagsterEventType.ASSET_MATERIALIZATION, [_VERSION]
+    )
+    return {Partition.parse(key): tags[_VERSION] for key, tags in found.items()}
 
 
 def refreshes(instance: dg.DagsterInstance, changed: Changes) -> list[dg.RunRequest]:

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from backtest_pipeline.defs import metadata, stored_events
 from backtest_pipeline.defs.automation.selections import SelectedPart, selected_keys
+from backtest_pipeline.defs.event_log.told_partitions import ToldPartitions
 from backtest_pipeline.defs.partitions import partitions_of
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import LOADERS, StageRun
@@ -52,9 +53,11 @@ class StageIOManager(dg.ConfigurableIOManager):
         tags = stored_events.provenance(instance, stored_events.lineage_of(step))
         failed_before = stored_events.failed_so_far(instance, step.run_id)
         partitions = [p for p in obj.batches.partitions if str(p) not in failed_before]
-        reported = _StageEvents(context, workspace, obj, tags, {})
         # A partition on its own is reported at the end, with the tables and chart of the stage.
         is_single = len(partitions) == 1
+        asked = [] if is_single else [str(partition) for partition in partitions]
+        told = ToldPartitions(instance, context.asset_key, step.dagster_run, tags, asked)
+        reported = _StageEvents(context, workspace, obj, tags, told, {})
         report = run_stage(
             obj.batches.of(partitions),
             obj.stage,
@@ -93,6 +96,7 @@ class _StageEvents:
         workspace: the store.
         run: what is run.
         tags: what the partitions are made from.
+        told: what Dagster knows already.
         failed: why partitions failed, by key.
         n_stored: how many are stored.
     """
@@ -101,22 +105,32 @@ class _StageEvents:
     workspace: Workspace
     run: StageRun
     tags: Mapping[str, str]
+    told: ToldPartitions
     failed: dict[str, str]
     n_stored: int = 0
 
     def report(self, outcomes: Sequence[Outcome], about: Mapping[str, Any] | None = None) -> None:
-        """Report materializations of the stored partitions, and keep why others failed."""
+        """Report what is stored and was not told yet, and keep why others failed."""
         asset = self.context.asset_key
         stored, lost = self.run.stored(self.workspace, outcomes)
+        same = set(self.told.same({str(rows.partition): rows.version for rows in stored}))
         events = [
             stored_events.materialization(
                 asset,
-                replace(rows, metadata=metadata.in_order({**rows.metadata, **(about or {})})),
+                replace(rows, metadata=_shown(rows, about)),
                 self.tags,
             )
             for rows in stored
+            if rows.partition not in same
         ]
         stored_events.report(self.context.step_context, events)
-        self.n_stored += len(events)
+        self.told.take_from_plan(sorted(same))
+        self.n_stored += len(stored)
         reasons = {o.partition: o.detail for o in outcomes if not o.is_stored} | lost
         self.failed |= {str(p): f"{asset.path[-1]}: {why}" for p, why in reasons.items()}
+
+
+def _shown(rows: stored_events.StoredRows, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    if about is None:
+        return metadata.brief(rows.metadata)
+    return metadata.in_order({**rows.metadata, **about})

@@ -17,6 +17,7 @@ _FIRST = (
     *("report", "equity", "best_sharpe", "best_return", "best_drawdown", "trades", "best_run"),
     "why",
 )
+_ALONE = ("best_return", "best_drawdown")
 
 
 def table_schema(*columns: tuple[str, str, str]) -> dg.TableSchema:
@@ -76,6 +77,14 @@ def in_order(metadata: Mapping[str, Any]) -> dict[str, Any]:
     first = [name for name in _FIRST if name in metadata]
     tables = [name for name, value in metadata.items() if isinstance(value, dg.TableMetadataValue)]
     return {name: metadata[name] for name in (*first, *tables)} | dict(metadata)
+
+
+def brief(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the event of one of many partitions has of its figures: such events fill the log.
+
+    One that is computed alone has all of them.
+    """
+    return {k: v for k, v in metadata.items() if v is not None and k not in _ALONE}
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:

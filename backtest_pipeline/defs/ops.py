@@ -9,6 +9,7 @@ from dagster import DagsterExecutionInterruptedError
 from pydantic import Field
 
 from backtest_pipeline.defs import stored_events
+from backtest_pipeline.defs.event_log.told_partitions import ToldPartitions
 from backtest_pipeline.defs.partitions import register_partitions
 from backtest_pipeline.defs.resources import (
     SimulationResource,
@@ -94,7 +95,11 @@ class _JobEvents:
         register_partitions(context.instance, {o.partition.asset for o in report.outcomes})
         stored, _ = stored_rows(self._workspace, report.stage, report.outcomes)
         asset, tags = dg.AssetKey(name), self._tags[name]
-        events = [stored_events.materialization(asset, rows, tags) for rows in stored]
+        keys = [rows.partition for rows in stored if rows.partition is not None]
+        told = ToldPartitions(context.instance, asset, context.run, tags, keys)
+        same = set(told.same({str(rows.partition): rows.version for rows in stored}))
+        news = [rows for rows in stored if rows.partition not in same]
+        events = [stored_events.materialization(asset, rows, tags) for rows in news]
         stored_events.report(context.get_step_execution_context(), events)
         for reader, lineage in self._lineages.items():
             if asset in lineage.inputs:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -13,7 +14,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.columns.column_sets import columns_read
 from backtest_pipeline.pipeline.monitoring.counters import count_stage
 from backtest_pipeline.pipeline.runs.summary import Summary
-from backtest_pipeline.pipeline.stage import Batches, Outcome, Stage
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Stage, Status
 from backtest_pipeline.pipeline.stages.columns.columns_stage import refresh_columns
 from backtest_pipeline.pipeline.use_cases.refresh import stored_days
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -90,13 +91,18 @@ def stored_rows(
 
 
 def _about(outcome: Outcome, version: DatasetVersion) -> dict[str, Any]:
-    about: dict[str, Any] = {"status": outcome.status.value, "rows_written": outcome.rows}
+    about: dict[str, Any] = {}
+    if outcome.status not in (Status.STORED, Status.UNCHANGED):
+        about["status"] = outcome.status.value
     if outcome.detail:
         about["why"] = outcome.detail
-    for name, us in (("first_bar", version.first_ts), ("last_bar", version.last_ts)):
-        if us is not None:
-            about[name] = dg.MetadataValue.timestamp(us / 1e6)
+    if version.first_ts is not None and version.last_ts is not None:
+        about["bars"] = f"{_told(version.first_ts)} to {_told(version.last_ts)} UTC"
     return about
+
+
+def _told(us: int) -> str:
+    return f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d %H:%M}"
 
 
 def renew_columns(

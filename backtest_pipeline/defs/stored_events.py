@@ -7,8 +7,8 @@ The only module that uses private parts of Dagster for that, because no public A
 
 - the run tag `dagster/defer_asset_events`, with which Dagster emits no materializations itself, and
   plans none where a run is created with it;
-- `DagsterEvent.build_asset_materialization_planned_event` and `AssetMaterializationPlannedData`, to
-  plan what such a run computes;
+- `DagsterEvent.build_asset_materialization_planned_event`, `AssetMaterializationPlannedData` and
+  `DefaultPartitionsSubset`, to plan what such a run computes;
 - `DagsterEvent.asset_materialization` and `asset_observation` with `DagsterEventBatchMetadata`,
   which write the events at once and in batches;
 - the tags of an event that staleness follows from, and the asset layer of a step's job.
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 import dagster as dg
+from dagster._core.definitions.partitions.subset import DefaultPartitionsSubset
 from dagster._core.events import (
     AssetMaterializationPlannedData,
     DagsterEvent,
@@ -38,6 +39,7 @@ DEFERRED = "dagster/defer_asset_events"
 # The storage id before all events. Dagster compares with what came up to the id, and takes 0 and
 # NULL for "no comparison".
 _BEFORE_ALL = "-2"
+_BY_POINTER = "-"
 _FAILED = "failed"
 _SHOWN = 5
 
@@ -113,19 +115,25 @@ def plan(step: StepExecutionContext, keys: Sequence[str]) -> None:
     Dagster does so when it creates a run, except for one that `is_deferred`.
     """
     run, batch = step.dagster_run, str(uuid4())
-    planned = [
-        (asset, key)
-        for asset in sorted(step.job_def.asset_layer.selected_asset_keys)
-        for key in keys
-    ]
-    for number, (asset, key) in enumerate(planned, 1):
+    log = step.instance.event_log_storage
+    many = log.supports_partition_subset_in_asset_materialization_planned_events
+    assets = sorted(step.job_def.asset_layer.selected_asset_keys)
+    planned = [data for asset in assets for data in _planned(asset, keys, together=many)]
+    for number, data in enumerate(planned, 1):
         event = DagsterEvent.build_asset_materialization_planned_event(
-            run.job_name,
-            asset.to_python_identifier(),
-            AssetMaterializationPlannedData(asset, partition=key),
+            run.job_name, data.asset_key.to_python_identifier(), data
         )
         metadata = DagsterEventBatchMetadata(batch, number == len(planned))
         step.instance.report_dagster_event(event, run.run_id, batch_metadata=metadata)
+
+
+def _planned(
+    asset: dg.AssetKey, keys: Sequence[str], *, together: bool
+) -> list[AssetMaterializationPlannedData]:
+    if together and keys:
+        subset = DefaultPartitionsSubset(set(keys))
+        return [AssetMaterializationPlannedData(asset, partitions_subset=subset)]
+    return [AssetMaterializationPlannedData(asset, partition=key) for key in keys]
 
 
 def provenance(instance: dg.DagsterInstance, lineage: Lineage) -> dict[str, str]:
@@ -134,24 +142,26 @@ def provenance(instance: dg.DagsterInstance, lineage: Lineage) -> dict[str, str]
     A partition is stale once its code version is another one, or once the same partition of an
     input has an event with another data version than at the time of these tags.
     """
-    tags = {"dagster/data_version_is_user_provided": "true"}
-    if lineage.code_version is not None:
-        tags["dagster/code_version"] = lineage.code_version
+    if lineage.code_version is None:
+        tags = {"dagster/data_version_is_user_provided": "true"}
+    else:  # by which Dagster knows that versions mean something
+        tags = {"dagster/code_version": lineage.code_version}
     for key in lineage.inputs:
         newest = next(iter(instance.fetch_materializations(key, limit=1).records), None)
         name = key.to_user_string()
-        own = (newest.event_log_entry.tags or {}) if newest else {}
-        tags[f"dagster/input_data_version/{name}"] = own.get("dagster/data_version", "INITIAL")
+        tags[f"dagster/input_data_version/{name}"] = _version_of(newest)
         tags[f"dagster/input_event_pointer/{name}"] = (
             str(newest.storage_id) if newest else _BEFORE_ALL
         )
     return tags
 
 
-def newest_event(instance: dg.DagsterInstance, asset: dg.AssetKey) -> int:
-    """The storage id of the newest materialization of an asset, of any partition; 0 if none."""
-    records = instance.fetch_materializations(asset, limit=1).records
-    return records[0].storage_id if records else 0
+def _version_of(newest: dg.EventLogRecord | None) -> str:
+    """The data version of an input without partitions; of others Dagster looks at the pointer."""
+    if newest is not None and newest.partition_key is not None:
+        return _BY_POINTER
+    tags = (newest.event_log_entry.tags if newest else None) or {}
+    return tags.get("dagster/data_version", "INITIAL")
 
 
 def materialization(

@@ -6,10 +6,12 @@ runs, whatever their age:
 - the newest materialization and observation of each partition;
 - the materialization that each of the newest ones downstream was made from, or the last before it:
   by it Dagster judges whether the upstream data has changed since;
-- planned materializations of runs that failed, where nothing came after them: the partition failed;
+- planned materializations of runs that failed, where nothing came after them for a partition of
+  theirs: that one failed;
 - the newest evaluation of each check;
-- runs that own any of these, and runs that a sensor or schedule requested under a key: a key whose
-  run is gone would be taken for a new one.
+- runs that own any of these, and runs that a sensor of the user's own requested under a key: a key
+  whose run is gone would be taken for a new one. Schedules, and the sensors of this package, never
+  come back to a key of the past.
 
 docs/operations.md says the same to users.
 """
@@ -17,6 +19,7 @@ docs/operations.md says the same to users.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -39,13 +42,21 @@ _SELECTIONS = {
     "newest": """
         SELECT asset_key, kind, partition, max(id) AS id
         FROM dagster.event_logs JOIN kinds USING (dagster_event_type)
-        WHERE asset_key IS NOT NULL GROUP BY 1, 2, 3""",
+        WHERE asset_key IS NOT NULL AND kind <> 'planned' GROUP BY 1, 2, 3""",
+    # Planned events of many partitions have them in their text, see `dagster_events`.
+    "plans": """
+        SELECT o.asset_key, coalesce(found.key, o.partition, '') AS partition, max(o.id) AS id
+        FROM old_events o JOIN old_runs r USING (run_id) JOIN dagster.event_logs e USING (id)
+            LEFT JOIN LATERAL jsonb_array_elements_text(
+                e.event::jsonb #> '{dagster_event,event_specific_data}'
+                #> '{partitions_subset,subset,__set__}') AS found (key) ON o.partition IS NULL
+        WHERE o.kind = 'planned' AND r.status <> 'SUCCESS' GROUP BY 1, 2""",
     "pointers": """
         SELECT DISTINCT '["' || replace(found[1], '/', '", "') || '"]' AS asset_key,
                coalesce(n.partition, '') AS partition, found[2]::bigint AS pointer
         FROM newest n JOIN dagster.event_logs e USING (id)
         CROSS JOIN LATERAL regexp_matches(
-            e.event, '"dagster/input_event_pointer/([^"]+)": "(\\d+)"', 'g') AS found
+            e.event, '"dagster/input_event_pointer/([^"]+)": ?"(\\d+)"', 'g') AS found
         WHERE n.kind = 'made'""",
     "kept": """
         SELECT id FROM old_events o JOIN newest n USING (id) WHERE n.kind IN ('made', 'seen')
@@ -63,22 +74,30 @@ _SELECTIONS = {
         WHERE o.kind IN ('made', 'seen') AND o.id <= many.pointer
         GROUP BY o.asset_key, o.partition, many.pointer
         UNION
-        SELECT n.id FROM old_events o JOIN newest n USING (id) JOIN old_runs r USING (run_id)
-            LEFT JOIN newest made ON made.kind = 'made' AND made.asset_key = o.asset_key
-                AND coalesce(made.partition, '') = coalesce(o.partition, '')
-        WHERE n.kind = 'planned' AND r.status <> 'SUCCESS' AND coalesce(made.id, 0) < n.id""",
+        SELECT p.id FROM plans p LEFT JOIN newest made ON made.kind = 'made'
+            AND made.asset_key = p.asset_key AND coalesce(made.partition, '') = p.partition
+        WHERE coalesce(made.id, 0) < p.id""",
     "kept_checks": """
         SELECT max(id) AS id FROM dagster.asset_check_executions
         GROUP BY asset_key, check_name, partition""",
     "kept_runs": """
         SELECT run_id FROM old_events JOIN kept USING (id)
         UNION SELECT run_id FROM dagster.asset_check_executions JOIN kept_checks USING (id)
-        UNION SELECT run_id FROM dagster.run_tags WHERE key = 'dagster/run_key'""",
+        UNION SELECT k.run_id FROM dagster.run_tags k WHERE k.key = 'dagster/run_key'
+            AND NOT EXISTS (
+                SELECT FROM dagster.run_tags t WHERE t.run_id = k.run_id AND (
+                    t.key = 'dagster/schedule_name'
+                    OR t.key = 'dagster/sensor_name' AND t.value = ANY(:own_sensors)))""",
     "old_snapshots": """
         SELECT DISTINCT unnest(ARRAY[r.snapshot_id::text, substring(
             r.run_body FROM '"execution_plan_snapshot_id": "([^"]+)"')]) AS snapshot_id
         FROM dagster.runs r JOIN old_runs USING (run_id)""",
 }
+OWN_SENSORS = (
+    *("external_features", "portfolio_rollups_after_backtests"),
+    *("replans", "requested_jobs"),
+)
+"""The sensors of this package that request runs under keys."""
 _COLUMNS = {"kinds": " (dagster_event_type, kind)"}
 _REMOVALS = {
     "dagster_events": """
@@ -129,16 +148,21 @@ def trim_log(connection: Connection, cutoff: datetime) -> dict[str, int]:
     """
     if not connection.scalar(text(_EXISTS)):
         return {}
-    bound = {"cutoff": cutoff.astimezone(UTC).replace(tzinfo=None)}  # as Dagster stores times
+    cutoff = cutoff.astimezone(UTC).replace(tzinfo=None)  # as Dagster stores times
+    bound = {"cutoff": cutoff, "own_sensors": list(OWN_SENSORS)}
     for name, selection in _SELECTIONS.items():
         columns = _COLUMNS.get(name, "")
         create = f"CREATE TEMPORARY TABLE {name}{columns} ON COMMIT DROP AS {selection}"
-        connection.execute(text(create), bound if ":cutoff" in selection else {})
+        connection.execute(text(create), _named_in(selection, bound))
         connection.execute(text(f"ANALYZE {name}"))
     return {
-        kind: connection.execute(text(removal), bound if ":cutoff" in removal else {}).rowcount
+        kind: connection.execute(text(removal), _named_in(removal, bound)).rowcount
         for kind, removal in _REMOVALS.items()
     }
+
+
+def _named_in(query: str, bound: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in bound.items() if f":{name}" in query}
 
 
 def logged_runs(connection: Connection) -> set[str]:

@@ -34,4 +34,7 @@ def test_code_versions_name_own_strategies_as_they_are_now(
     for name, code in edited.items():
         different = {without[name], first[name], code}
         assert len(different) == (3 if name in of_strategies else 1), name
-    assert ", mine " in str(edited["backtests"])
+    versions = {len(str(code)) for code in (without["backtests"], edited["backtests"])}
+    assert len(versions) == 1, "the event of each partition has it: it must not grow"
+    specs = {spec.key.path[-1]: spec for spec in build_definitions().resolve_all_asset_specs()}
+    assert ", mine " in specs["backtests"].metadata["strategies"]

@@ -17,7 +17,7 @@ import dagster as dg
 import psutil
 import pytest
 
-from backtest_pipeline.defs.instance import DAGSTER_YAML
+from backtest_pipeline.defs.processes.instance_file import DAGSTER_YAML
 from backtest_pipeline.storage.postgres.database import Database
 
 START_SECONDS = 120

@@ -9,20 +9,28 @@ from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
-import pandas as pd
 import pytest
 from dagster._core.debug import DebugRunPayload
-from dagster._core.definitions.data_version import CachingStaleStatusResolver
-from dagster._core.loader import LoadingContextForTest
 
 from backtest_pipeline.definitions import build_definitions
-from backtest_pipeline.defs.partitions import by_asset_and_timeframe, register_partitions
+from backtest_pipeline.defs.partitions import register_partitions
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.datasets import read_versions
-from backtest_pipeline_tests.cli.files import PRICES, daily_bars, put, write
+from backtest_pipeline_tests.cli.files import put
 from backtest_pipeline_tests.conftest import database_like
+from backtest_pipeline_tests.defs.chain_shown import (
+    ALL,
+    ASSETS,
+    CHAIN,
+    KEYS,
+    bars_of,
+    folder_of_bars,
+    keep,
+    stale,
+    states,
+)
 from backtest_pipeline_tests.defs.conftest import Stored, copy_of, named
 from backtest_pipeline_tests.defs.running import (
     failure_of,
@@ -33,16 +41,6 @@ from backtest_pipeline_tests.defs.running import (
     run_job,
     told,
 )
-
-CHAIN = {
-    "bars": "bars",
-    "cmc_features": "features",
-    "signals": "signals",
-    "backtests": "backtests",
-}
-ASSETS = ("AAA", "BBB", "CCC")
-ALL = rectangle("AAA|1D", "CCC|1D")
-KEYS = {f"{asset}|1D" for asset in ASSETS}
 
 
 @pytest.fixture
@@ -122,50 +120,11 @@ def refreshed_instance(
         yield instance
 
 
-def folder_of_bars(folder: Path) -> Path:
-    folder.mkdir()
-    for asset in ASSETS:
-        keep(folder, asset, bars_of(asset))
-    return folder
-
-
-def keep(folder: Path, asset: str, bars: pd.DataFrame) -> None:
-    write(bars, folder / f"{asset}.csv")
-
-
-def bars_of(asset: str, factor: float = 1.0) -> pd.DataFrame:
-    bars = daily_bars(symbol=asset)
-    bars[PRICES] *= factor * (1 + ASSETS.index(asset) / 7)
-    return bars
-
-
-def stale(
-    instance: dg.DagsterInstance, declared: dg.Definitions | None = None, tf: str = "1D"
-) -> set[str]:
-    """What Dagster calls stale or missing of the chain, as `asset BTC|1D`."""
-    graph = (declared or build_definitions()).resolve_asset_graph()
-    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-    return {
-        f"{asset} {key}|{tf}"
-        for asset in CHAIN
-        for key in ASSETS
-        if resolver.get_status(dg.AssetKey(asset), f"{key}|{tf}").value != "FRESH"
-    }
-
-
 def status_of(
     instance: dg.DagsterInstance, run: dg.ExecuteInProcessResult
 ) -> dg.DagsterRunStatus | None:
     stored = instance.get_run_by_id(run.run_id)
     return stored.status if stored else None
-
-
-def states(instance: dg.DagsterInstance, asset: str) -> dict[str, str]:
-    """What the grid shows of each partition that it shows anything of."""
-    found = instance.get_status_by_partition(
-        dg.AssetKey(asset), sorted(KEYS), by_asset_and_timeframe
-    )
-    return {key: state.value for key, state in (found or {}).items() if state is not None}
 
 
 def versions(store: Database, dataset: str) -> dict[str, str]:
@@ -188,7 +147,7 @@ def test_each_partition_has_the_version_and_the_figures_of_its_rows(
         )
     event = told(instance, run, "backtests")["BBB|1D"]
     assert event.metadata["dagster/row_count"].value == 6
-    assert {"trades", "best_sharpe", "best_run", "first_bar", "last_bar"} <= set(event.metadata)
+    assert {"trades", "best_sharpe", "best_run", "bars"} <= set(event.metadata)
     assert not {"report", "best_run_id"} & set(event.metadata)  # no service's address is set
     assert told(instance, run, "bars")["AAA|1D"].metadata["dagster/row_count"].value == 90
 
@@ -287,8 +246,9 @@ def test_a_timeframe_without_a_complete_bar_is_there_with_no_rows(
     for asset in CHAIN:
         event = told(instance, run, asset)["AAA|4H"]
         assert event.metadata["dagster/row_count"].value == 0
-        assert event.metadata["status"].value in ("empty", "unchanged")
-    assert "no complete 4H bar" in str(told(instance, run, "bars")["AAA|4H"].metadata["why"].value)
+    first = told(instance, run, "bars")["AAA|4H"]
+    assert first.metadata["status"].value == "empty"
+    assert "no complete 4H bar" in str(first.metadata["why"].value)
 
 
 def test_one_partition_launched_from_a_jobs_page_is_computed(

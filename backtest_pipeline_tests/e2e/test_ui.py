@@ -16,7 +16,8 @@ import dagster as dg
 import psutil
 import pytest
 
-from backtest_pipeline.defs.instance import DAGSTER_YAML, open_instance
+from backtest_pipeline.defs.instance import open_instance
+from backtest_pipeline.defs.processes.instance_file import DAGSTER_YAML
 from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.postgres.embedded import embedded_server
 from backtest_pipeline.storage.settings import load_settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class Changes:
         news: new version of each partition that changed since it was last reported.
         outdated: partitions whose rows differ from those last copied into snapshots.
         run_key: of the refresh to request now, another one each time; None where none is due.
-        cursor: cursor for the next tick.
+        cursor: cursor for the next tick, as long for many partitions as for one.
     """
 
     news: Mapping[Partition, str]
@@ -38,6 +38,7 @@ class Changes:
 def changes(
     seen: Mapping[Partition, str],
     taken: Mapping[Partition, str],
+    reported: Callable[[], Mapping[Partition, str]],
     cursor: str | None,
     now_s: float,
     *,
@@ -49,50 +50,49 @@ def changes(
     A refresh of the outdated partitions is due at once, and while the same rows remain outdated, as
     after a refresh that failed, again after 1, 2, 4, ... minutes, at most an hour.
 
-    The cursor only prevents that events and requests are repeated: without it, or if it cannot be
-    read, all partitions are reported again. Changes beyond `most` follow with the next tick.
+    The cursor spares the look at what was reported while the table is the same, and keeps requests
+    from being repeated. Changes beyond `most` follow with the next tick.
 
     Args:
         seen: current version of each partition of the table.
         taken: version that each partition was last refreshed from.
+        reported: finds the version of each partition that was last reported.
         cursor: of the last tick.
         now_s: seconds since 1970.
         is_idle: whether no refresh is under way; otherwise none is requested.
         most: maximum number of changes to report at once.
     """
     before = _parsed(cursor)
-    reported = before["reported"]
-    changed = [p for p, version in sorted(seen.items()) if reported.get(str(p)) != _short(version)]
-    news = {partition: seen[partition] for partition in changed[:most]}
+    whole = combined(*(f"{p}\0{version}" for p, version in sorted(seen.items())))
+    news: dict[Partition, str] = {}
+    if seen and before.get("reported") != whole:
+        known = reported()
+        changed = [p for p, version in sorted(seen.items()) if known.get(p) != version]
+        news = {partition: seen[partition] for partition in changed[:most]}
     outdated = tuple(p for p, version in sorted(seen.items()) if taken.get(p) != version)
-    reported = {str(p): reported[str(p)] for p in seen if str(p) in reported}
-    reported |= {str(p): _short(version) for p, version in news.items()}
     rows = combined(*(f"{p}\0{seen[p]}" for p in outdated))
-    asked = before["asked"] if outdated and before["asked"].get("rows") == rows else {}
+    before_asked = before.get("asked")
+    asked = before_asked if outdated and isinstance(before_asked, dict) else {}
+    if asked.get("rows") != rows:
+        asked = {}
     run_key = None
     if outdated and is_idle and now_s >= asked.get("again_at", now_s):
         times = asked.get("times", 0) + 1
         wait_s = min(60.0 * 2 ** (times - 1), _LONGEST_WAIT_S)
         asked = {"rows": rows, "times": times, "again_at": now_s + wait_s}
         run_key = f"{rows}/{now_s:.3f}"
-    after = json.dumps({"reported": reported, "asked": asked}, sort_keys=True)
+    # Only a look that finds no news says that all were stored.
+    after = json.dumps({"reported": "" if news else whole, "asked": asked}, sort_keys=True)
     return Changes(news, outdated, run_key, after)
 
 
-def _parsed(cursor: str | None) -> dict[str, dict[str, Any]]:
+def _parsed(cursor: str | None) -> dict[str, Any]:
     """What a cursor says was reported and asked for; nothing where it cannot be read."""
     try:
         told = json.loads(cursor or "{}")
     except json.JSONDecodeError:
-        told = {}
-    return {
-        name: part if isinstance(told, dict) and isinstance(part := told.get(name), dict) else {}
-        for name in ("reported", "asked")
-    }
-
-
-def _short(version: str) -> str:
-    return version[:12]  # a cursor holds thousands of them
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def by_timeframes(partitions: Sequence[Partition]) -> list[tuple[list[str], list[str]]]:

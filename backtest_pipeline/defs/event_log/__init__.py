@@ -1,0 +1,1 @@
+"""What is written to Dagster's event log, and what it need not be told."""
