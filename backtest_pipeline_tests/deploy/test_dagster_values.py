@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from backtest_pipeline.defs.instance import DAGSTER_YAML
+from backtest_pipeline.defs.processes.instance_file import DAGSTER_YAML
 from backtest_pipeline.storage.postgres.database import Database
 from deploy.images import read_values
 
