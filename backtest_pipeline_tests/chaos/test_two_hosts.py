@@ -160,7 +160,7 @@ NEWER = """
 
 @pytest.mark.chaos
 def test_hosts_of_which_one_is_killed_again_and_again_leave_what_one_leaves(
-    hosts: Hosts, fresh_store: Callable[[], Workspace], judge: Judge
+    hosts: Hosts, judge: Judge
 ) -> None:
     rng, kills = random_of("two hosts"), 20
     with open_workspace(hosts.settings("third")) as third:
@@ -218,6 +218,7 @@ def read_over_and_over(workspace: Workspace, expected: Contents, over: Event) ->
             return
 
 
+@pytest.mark.slow
 def test_retention_on_one_host_takes_nothing_from_readers_and_writers_on_others(
     hosts: Hosts, fresh_store: Callable[[], Workspace]
 ) -> None:
