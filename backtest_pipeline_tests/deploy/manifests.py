@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ from deploy.images import KUBERNETES, read_values
 FOLDERS = (KUBERNETES, KUBERNETES / "pool")
 
 
+@cache
 def kustomizations() -> dict[str, dict[str, Any]]:
     """The kustomizations by the name of their folder."""
     return {
@@ -20,8 +22,9 @@ def kustomizations() -> dict[str, dict[str, Any]]:
     }
 
 
+@cache
 def manifests() -> dict[str, dict[str, Any]]:
-    """All manifests of ours, by kind and name."""
+    """All manifests of ours, by kind and name; read once, so nobody may change them."""
     found = {}
     for folder in FOLDERS:
         for file in kustomizations()[folder.name]["resources"]:

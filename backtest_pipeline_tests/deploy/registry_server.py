@@ -77,7 +77,7 @@ def registry_server() -> Iterator[RegistryServer]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     found = RegistryServer(f"127.0.0.1:{server.server_address[1]}")
-    thread = Thread(target=server.serve_forever, daemon=True)
+    thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield found
