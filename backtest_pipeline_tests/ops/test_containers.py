@@ -102,7 +102,7 @@ def test_the_services_are_well_and_compute_a_backfill(
 
     until(lambda: any(run["status"] == "STARTED" for run in found()["runs"]), lambda: str(found()))
     until(lambda: rows(dagster_database, "SELECT FROM dagster_run_leases"))
-    # The run goes on while the code server is started again.
+    # Run and backfill go on while the code server is started again.
     dagster_server(code).kill()
     until(lambda: found()["status"] not in ("REQUESTED", "COMPLETING"), lambda: str(found()))
     assert found()["status"] == "COMPLETED_SUCCESS", found()

@@ -1,12 +1,14 @@
 """Dagster's daemon, as a process that says in a line that it waits for the code server.
 
 An edited strategy has the code server started again. Meanwhile every sensor and schedule fails to
-reach it, each with a long traceback, and goes on by itself afterwards.
+reach it, each with a long traceback, and goes on by itself afterwards. So does a backfill, which
+Dagster would otherwise mark failed.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import runpy
 import sys
 import sysconfig
@@ -21,6 +23,8 @@ _TICK_FAILED = "caught an error"
 # Of a connection that nobody accepts, or that has ended; a server that hangs has another one.
 _NOBODY_LISTENS = "gRPC Error code: UNAVAILABLE"
 _QUIET_S = 60.0
+# Without it, a backfill under way fails where the code server is not there when Dagster looks.
+_BACKFILLS_WAIT = "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR"
 
 
 class WaitsForCodeServer(logging.Filter):
@@ -68,6 +72,7 @@ def daemon_command(workspace: Path) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault(_BACKFILLS_WAIT, "1")
     ignore_unreachable_locations()
     quiet = WaitsForCodeServer()  # one for all: they fail together
     for name in _NAMES:
