@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +15,6 @@ from backtest_pipeline_tests.pipeline.markets import assert_same, contents
 from backtest_pipeline_tests.pipeline.processes import event, refreshing, started
 from backtest_pipeline_tests.sql import rows
 from backtest_pipeline_tests.waiting import LIMIT_S
-
 
 # The embedded server is started again by those who use it; a server of others by others.
 DEATHS: dict[str, tuple[bool, Callable[[Server], None]]] = {
