@@ -19,7 +19,9 @@ from backtest_pipeline_tests.waiting import LIMIT_S, gate_after
 def test_a_cancelled_run_leaves_no_worker_process(open_folder: Path) -> None:
     symbols = SampleMarket().symbols()
     pool = {"BACKTEST_POOL": "processes", "BACKTEST_POOL_WORKERS": "2"}
-    with running_up(open_folder / "cancelled", pool) as up:
+    folder = open_folder / "cancelled"
+    folder.mkdir()
+    with running_up(folder, pool) as up:
         database = open_database(load_settings(run_store_mode="embedded", home=up.home))
         with gate_after(database, "cmc_features", 0) as gate:
             run_id = up.launch_refresh(f"{symbols[0]}|1D", f"{symbols[-1]}|2D")

@@ -19,7 +19,7 @@ from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.strategies.known_strategies import use_folder
 from backtest_pipeline_tests.chaos.harness import Judge, Tally, random_of
-from backtest_pipeline_tests.chaos.test_restarts import Server, server
+from backtest_pipeline_tests.chaos.servers import Server
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import (
     StaticSource,
@@ -36,8 +36,6 @@ from backtest_pipeline_tests.pipeline.pools.clusters import (
 from backtest_pipeline_tests.pipeline.pools.universes import ASSETS, PARTITIONS, UNIVERSE
 from backtest_pipeline_tests.running_up import arguments
 from backtest_pipeline_tests.waiting import LIMIT_S
-
-__all__ = ["server"]
 
 OTHER = StaticSource({"1D": daily_panel(dict.fromkeys(ASSETS, 1_100), seed=6)})
 MARKETS = (UNIVERSE, OTHER)

@@ -2,85 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
-from backtest_pipeline.storage.postgres.database import open_database
-from backtest_pipeline.storage.postgres.embedded import embedded_server
-from backtest_pipeline.storage.postgres.migrations import migrate
-from backtest_pipeline.storage.postgres.programs import find_programs
-from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.chaos.harness import MARKETS, Judge, Tally, random_of
+from backtest_pipeline_tests.chaos.servers import Server
 from backtest_pipeline_tests.pipeline.dagster_processes import Hold, refresh_by_dagster
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents
 from backtest_pipeline_tests.pipeline.processes import event, refreshing, started
 from backtest_pipeline_tests.sql import rows
 from backtest_pipeline_tests.waiting import LIMIT_S
-
-
-@dataclass
-class Server:
-    """A server that may be killed and restarted, with a store on it."""
-
-    home: Path
-    workspace: Workspace
-
-    def kill(self) -> None:
-        """As the kernel does when memory runs out; nobody starts it again for us."""
-        pid_file = self.home / "postgres" / "data" / "postmaster.pid"
-        os.kill(int(pid_file.read_text().split("\n", 1)[0]), signal.SIGKILL)
-
-    def restart(self, mode: str) -> None:
-        self._control("restart", "-m", mode)
-
-    def stop_for(self, seconds: float) -> None:
-        self._control("stop", "-m", "fast")
-        time.sleep(seconds)
-        socket = self.workspace.database.where.rpartition("/")[0]
-        self._control("start", "-o", f"-p 5432 -k '{socket}'")
-
-    def environment(self, *, embedded: bool) -> dict[str, str]:
-        """What leads a process of its own to this store, as its embedded server or as another's."""
-        own = {"BACKTEST_ARTIFACTS_URL": str(self.workspace.artifacts.root)}
-        if embedded:
-            return own | {"BACKTEST_HOME": str(self.home)}
-        return own | {
-            "BACKTEST_HOME": str(self.home / "other"),
-            "BACKTEST_RUN_STORE_MODE": "postgres",
-            "BACKTEST_POSTGRES_DSN": self.workspace.database.conninfo,
-        }
-
-    def _control(self, what: str, *options: str) -> None:
-        folder = self.home / "postgres"
-        status, output = find_programs(self.home).run(
-            *("pg_ctl", what, "--wait", "-D", folder / "data", "-l", folder / "server.log"),
-            *options,
-            cwd=folder,
-        )
-        assert status == 0, output
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    home = Path(tempfile.mkdtemp(prefix="btp-"))
-    home.chmod(0o755)
-    database = open_database(load_settings(run_store_mode="embedded", home=home))
-    migrate(database)
-    yield Server(home, Workspace(database, ArtifactStore(tmp_path / "artifacts")))
-    database.close()
-    embedded_server(home).release()
-    shutil.rmtree(home)
-
 
 # The embedded server is started again by those who use it; a server of others by others.
 DEATHS: dict[str, tuple[bool, Callable[[Server], None]]] = {

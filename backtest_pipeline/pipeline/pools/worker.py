@@ -27,6 +27,7 @@ from backtest_pipeline.market.errors import ConfigurationError, StoreError
 from backtest_pipeline.pipeline.versions import all_signals_code
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.logs import about, job_id, request_id, run_id, set_up_logging
+from backtest_pipeline.storage.postgres.embedded import release_all
 from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.strategies.known_strategies import given_rules, look_again, rules_known
 
@@ -191,8 +192,14 @@ def _require_strategies(wanted: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """Exit with the parent: a killed one would leave workers behind that hold port and store."""
+    """Exit with the parent: a killed one would leave workers behind that hold port and store.
+
+    Nobody else is left to stop the embedded server.
+    """
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])
-        os._exit(1)
+        try:
+            release_all()
+        finally:
+            os._exit(1)

@@ -83,6 +83,12 @@ def embedded_server(home: Path) -> EmbeddedServer:
         return _claimed[home]
 
 
+def release_all() -> None:
+    """Stop using all servers, for a process that is about to end without its `atexit`."""
+    for server in list(_claimed.values()):
+        server.release()
+
+
 class EmbeddedServer:
     """One server below `home`, as seen by one process.
 
@@ -116,9 +122,12 @@ class EmbeddedServer:
         """Restart the server if it has died.
 
         Raises:
-            StoreUnavailable: where it does not start; with the end of its log.
+            StoreUnavailable: where it does not start, with the end of its log; or where this
+                process has released it, and ends.
         """
         with self._changing_state():
+            if self._claim is None:
+                raise StoreUnavailable("this process has stopped using the embedded server")
             self._start()
 
     def release(self) -> None:
@@ -128,6 +137,7 @@ class EmbeddedServer:
         with self._changing_state():
             os.close(self._claim)
             self._claim = None
+            _claimed.pop(self._folder.parent, None)  # who wants it again claims it again
             try:
                 alone = _lock_file(self._folder / "users.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

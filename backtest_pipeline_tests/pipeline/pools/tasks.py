@@ -104,7 +104,7 @@ class ThreatenedFeatures(FeaturesStage):
         return partial(threatened_again, self._threat)
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        return dict.fromkeys(partitions, 10_000)
+        return dict.fromkeys(partitions, 15_000)
 
     def store(self, batch: PanelBatch, *, rebuild: bool) -> Iterable[Outcome]:
         is_met = self._threat.met(batch)

@@ -33,6 +33,7 @@ def main():
         list(done(workspace.pool, Work("test", nothing_here, long_statement), [Path(sys.argv[1])]))
 
 """
+ROOT = Path(__file__).parents[3]
 GUARD = 'if __name__ == "__main__":\n    '
 
 
@@ -48,7 +49,11 @@ def running(
     """The script, with one worker."""
     script = folder / "script.py"
     script.write_text(f"{SCRIPT}\n{guard}main()\n")
-    given = {"BACKTEST_POOL": "processes", "BACKTEST_POOL_WORKERS": "1"}
+    given = {
+        "BACKTEST_POOL": "processes",
+        "BACKTEST_POOL_WORKERS": "1",
+        "PYTHONPATH": str(ROOT),  # a script has its own folder there
+    }
     process = subprocess.Popen(
         [sys.executable, str(script), str(folder / "woken")],
         env={**os.environ, **environment, **given},

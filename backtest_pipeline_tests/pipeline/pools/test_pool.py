@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from itertools import pairwise
 
 import pytest
 
-from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.pipeline.pools.choose import pool_of, usable_cores, workers_of
 from backtest_pipeline.pipeline.pools.cluster import Cluster
 from backtest_pipeline.pipeline.pools.pool import HERE, Running, Threads, Work, done
 from backtest_pipeline.pipeline.pools.processes import Processes
-from backtest_pipeline.pipeline.pools.programs import scheduler_program, worker_program
 from backtest_pipeline.storage.logs import about, run_id
 from backtest_pipeline.storage.settings import load_settings
 
@@ -83,42 +80,6 @@ def test_after_an_error_nothing_more_is_started_and_what_is_done_is_given() -> N
         list(done(Threads(1), Work("test", do), [1, 2, 3, 4, 5, 6]))
     assert begun[0] == 1
     assert len(begun) < 6
-
-
-@pytest.fixture
-def certificates(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    from backtest_pipeline.pipeline.pools.tls import make_certificates
-
-    folder = tmp_path_factory.mktemp("tls")
-    make_certificates(folder)
-    monkeypatch.setenv("BACKTEST_POOL_TLS", str(folder))
-
-
-def test_without_tls_a_scheduler_listens_on_this_host_alone() -> None:
-    command, _ = scheduler_program("127.0.0.1", 8786)
-    assert command[command.index("--protocol") + 1] == "tcp"
-    for host in ("0.0.0.0", "::", "10.0.0.5", "scheduler"):  # noqa: S104
-        with pytest.raises(ConfigurationError, match="whoever reaches it can run code"):
-            scheduler_program(host, 8786)
-
-
-@pytest.mark.usefixtures("certificates")
-def test_programs_of_dask_are_told_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    command, told = scheduler_program("0.0.0.0", 8786)  # noqa: S104
-    assert command[command.index("--protocol") + 1] == "tls"
-    assert told["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "True"
-    ttl = "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"
-    assert told[ttl] == "60s"
-    monkeypatch.setenv(ttl, "300s")
-    assert ttl not in scheduler_program("127.0.0.1", 8786)[1]
-    with pytest.raises(ConfigurationError, match="BACKTEST_POOL_ADDRESS is not set"):
-        worker_program()
-    monkeypatch.setenv("BACKTEST_POOL_ADDRESS", "tls://scheduler:8786")
-    monkeypatch.setenv("BACKTEST_POOL_WORKERS", "3")
-    command, _ = worker_program()
-    pairs = dict(pairwise(command))
-    assert (pairs["--nworkers"], pairs["--nthreads"]) == ("3", "1")
-    assert (pairs["--protocol"], "tls://scheduler:8786" in command) == ("tls", True)
 
 
 def test_an_abandoned_cluster_that_nobody_connected_to_has_nothing_to_end() -> None:

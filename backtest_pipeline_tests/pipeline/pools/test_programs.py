@@ -1,0 +1,45 @@
+"""The commands of scheduler and workers, and what they are told."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.pipeline.pools.programs import scheduler_program, worker_program
+from backtest_pipeline.pipeline.pools.tls import make_certificates
+
+
+@pytest.fixture
+def certificates(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("tls")
+    make_certificates(folder)
+    monkeypatch.setenv("BACKTEST_POOL_TLS", str(folder))
+
+
+def test_without_tls_a_scheduler_listens_on_this_host_alone() -> None:
+    command, _ = scheduler_program("127.0.0.1", 8786)
+    assert command[command.index("--protocol") + 1] == "tcp"
+    for host in ("0.0.0.0", "::", "10.0.0.5", "scheduler"):  # noqa: S104
+        with pytest.raises(ConfigurationError, match="whoever reaches it can run code"):
+            scheduler_program(host, 8786)
+
+
+@pytest.mark.usefixtures("certificates")
+def test_programs_of_dask_are_told_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    command, told = scheduler_program("0.0.0.0", 8786)  # noqa: S104
+    assert command[command.index("--protocol") + 1] == "tls"
+    assert told["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "True"
+    ttl = "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"
+    assert told[ttl] == "60s"
+    monkeypatch.setenv(ttl, "300s")
+    assert ttl not in scheduler_program("127.0.0.1", 8786)[1]
+    with pytest.raises(ConfigurationError, match="BACKTEST_POOL_ADDRESS is not set"):
+        worker_program()
+    monkeypatch.setenv("BACKTEST_POOL_ADDRESS", "tls://scheduler:8786")
+    monkeypatch.setenv("BACKTEST_POOL_WORKERS", "3")
+    command, _ = worker_program()
+    pairs = dict(pairwise(command))
+    assert (pairs["--nworkers"], pairs["--nthreads"]) == ("3", "1")
+    assert (pairs["--protocol"], "tls://scheduler:8786" in command) == ("tls", True)
