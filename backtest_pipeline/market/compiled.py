@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 from numba import njit
 from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
+from numba.core.runtime.nrt import rtsys
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -43,5 +44,9 @@ class _SharedCache(FunctionCache):
             super().save_overload(sig, data)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        found = super().load_overload(sig, target_context)
+        # Numba's own method makes everything ready that compiling needs, which takes each process a
+        # quarter of a second. Loading needs the runtime alone; the compiler makes itself ready.
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            found = self._load_overload(sig, target_context)
         return found if found is not None and found.signature.args == tuple(sig) else None

@@ -3,6 +3,8 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +20,16 @@ from backtest_pipeline.market.compiled import compiled
 def second(values):
     return values[1]
 """
+_WHOLE_ONLY = """
+import sys
+import numpy as np
+from functions import second
+print(second(np.arange(10.0)), "numba.np.linalg" in sys.modules)
+"""
+_THEN_STRIDED = f"""{_WHOLE_ONLY}
+print(second(np.arange(10.0)[::2]), "numba.np.linalg" in sys.modules)
+"""
+_LATER = ["1.0", "False", "2.0", "True"]
 _WHOLE = np.arange(10.0)
 _STRIDED = _WHOLE[::2]
 
@@ -59,6 +71,14 @@ def test_code_is_loaded_by_the_next_process_for_each_kind_of_arguments(tmp_path:
     assert (again(_WHOLE), again(_STRIDED)) == (1.0, 2.0)
     assert sum(again.stats.cache_hits.values()) == 2
     assert not again.stats.cache_misses
+
+
+def test_a_process_makes_the_compiler_ready_only_where_it_compiles(tmp_path: Path) -> None:
+    (tmp_path / "functions.py").write_text(_SOURCE)
+    for program, said in ((_WHOLE_ONLY, ["1.0", "True"]), (_THEN_STRIDED, _LATER)):
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.split() == said, done.stderr
 
 
 def test_code_is_saved_by_one_process_at_a_time(
