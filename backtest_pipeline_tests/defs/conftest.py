@@ -17,10 +17,17 @@ from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.conftest import database_like
+from backtest_pipeline_tests.defs.revisions import read_once
 from backtest_pipeline_tests.pipeline.conftest import copied
 from backtest_pipeline_tests.pipeline.markets import refresh
 
 ASSETS = ("S-ALPHA", "S-BETA", "S-GAMMA")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def revisions_read_once() -> Iterator[None]:
+    with read_once():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ from backtest_pipeline.plans.vocabulary import Regime, Stance
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.planned.planned_book import simulate_planned
 from backtest_pipeline.strategist.known import stamp_of
+from backtest_pipeline_tests.defs.revisions import read_once
 from backtest_pipeline_tests.defs.running import QUIET
 from backtest_pipeline_tests.pipeline.markets import daily_panel
 from backtest_pipeline_tests.waiting import LIMIT_S
@@ -57,6 +58,13 @@ def forking(environment: Mapping[str, str], instance: str, commands: Connection)
     """
     os.environ.update(environment)
     _warm()
+    with read_once():
+        with dg.DagsterInstance.from_config(instance):
+            pass  # forks know the revisions of its tables from now on
+        _serve(instance, commands)
+
+
+def _serve(instance: str, commands: Connection) -> None:
     while (command := commands.recv()) is not None:
         point, kill_after_s = command
         child = os.fork()

@@ -24,7 +24,6 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.backfill import execute_backfill_iteration
-from dagster_graphql.test.utils import execute_dagster_graphql
 
 from backtest_pipeline.defs.instance import workspace_file
 from backtest_pipeline.storage.dagster_log import trim_log
@@ -88,6 +87,8 @@ class Engineer:
         return done.output
 
     def ask(self, query: str, **variables: Any) -> Any:
+        from dagster_graphql.test.utils import execute_dagster_graphql
+
         context = self.workspace.create_request_context()
         answer = execute_dagster_graphql(context, query, variables)
         assert not answer.errors, answer.errors

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import backtest_pipeline as bp
+from backtest_pipeline_tests.e2e.browsers import CHROMIUM, chromium
 from backtest_pipeline_tests.waiting import LIMIT_S
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
@@ -27,19 +24,16 @@ def exploration() -> bp.Exploration:
     return bp.explore(bars, "atr", params, asset="S-ALPHA")
 
 
-@pytest.fixture
-def page(exploration: bp.Exploration, tmp_path: Path) -> Iterator[Page]:
-    """The opened page; at its end nothing was asked of a network, and nothing was complained of."""
-    from playwright.sync_api import sync_playwright
+@pytest.fixture(scope="module")
+def page(exploration: bp.Exploration, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """The opened page; at its end nothing was asked of a network, and nothing was complained of.
 
-    path = exploration.write_html(tmp_path / "sweep.html")
+    It is drawn once, which takes most of the time: the test that changes it comes last.
+    """
+    path = exploration.write_html(tmp_path_factory.mktemp("sweep") / "sweep.html")
     requests: list[str] = []
     complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
+    with chromium() as browser:
         context = browser.new_context(offline=True, viewport={"width": 1280, "height": 1400})
         page = context.new_page()
         page.set_default_timeout(LIMIT_S * 1000)
@@ -50,7 +44,6 @@ def page(exploration: bp.Exploration, tmp_path: Path) -> Iterator[Page]:
         page.locator("#sweep .heatmaplayer image").first.wait_for()
         yield page
         page.wait_for_timeout(200)
-        browser.close()
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert complaints == []
 

@@ -177,7 +177,7 @@ def test_what_takes_too_long_is_ended_and_its_worker_replaced(
 
 @pytest.fixture(scope="module")
 def lone(store: Store) -> Iterator[Server]:
-    """A server with one worker."""
+    """A server with one worker; the last test that uses it ends it."""
     with serving(store, "--workers", "1") as server:
         yield server
 
@@ -238,21 +238,20 @@ def test_nobody_who_computes_outlives_a_server_that_is_killed(
 
 
 def test_a_server_that_is_told_to_stop_finishes_what_it_does_and_leaves_nobody_behind(
-    store: Store, key: dict[str, str]
+    store: Store, lone: Server, key: dict[str, str]
 ) -> None:
-    with serving(store, "--workers", "1") as server:
-        family = server.family
-        with ThreadPoolExecutor(1) as pool:
-            with gate_for(store.database, "BBB") as gate:
-                under_way = pool.submit(post, server, key, "optimize", SEARCH)
-                gate.hold_up()
-                server.process.send_signal(signal.SIGTERM)
-                until(lambda: "Shutting down" in server.log.read_text())
-            assert under_way.result().status_code == 200
-        assert server.process.wait(LIMIT_S) == 0
-        _, alive = psutil.wait_procs(family, timeout=LIMIT_S)
-        assert not alive
-        log = server.log.read_text()
+    family = lone.family
+    with ThreadPoolExecutor(1) as pool:
+        with gate_for(store.database, "BBB") as gate:
+            under_way = pool.submit(post, lone, key, "optimize", SEARCH)
+            gate.hold_up()
+            lone.process.send_signal(signal.SIGTERM)
+            until(lambda: "Shutting down" in lone.log.read_text())
+        assert under_way.result().status_code == 200
+    assert lone.process.wait(LIMIT_S) == 0
+    _, alive = psutil.wait_procs(family, timeout=LIMIT_S)
+    assert not alive
+    log = lone.log.read_text()
     assert "Traceback" not in log
     assert key["Authorization"].partition(" ")[2] not in log
     assert store.database.conninfo not in log

@@ -10,29 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from schemathesis import GenerationMode
-from schemathesis.checks import load_all_checks
-from schemathesis.core.result import Ok
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 from starlette.testclient import TestClient
 
 from backtest_pipeline_tests.service.conftest import QUESTION, Store, app_on, bearing
 
 EXAMPLES = int(os.environ.get("BACKTEST_FUZZ_EXAMPLES", "5"))
-CHECKS = [
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
 UNHURRIED = [HealthCheck.too_slow, HealthCheck.filter_too_much]
 # What computing may fail at without the service being at fault; nothing else may.
 EXCUSED = {"RUN_ENGINE_ERROR", "DATA_SOURCE_ERROR"}
@@ -48,6 +32,12 @@ def fuzzed(store: Store) -> Iterator[TestClient]:
 
 
 def test_every_answer_is_as_the_description_says(fuzzed: TestClient) -> None:
+    # Here, because every process of a session imports this file, and one runs it.
+    import schemathesis
+    from schemathesis import GenerationMode
+    from schemathesis.checks import load_all_checks
+    from schemathesis.core.result import Ok
+
     load_all_checks()
     description = fuzzed.get("/openapi.json").json()
     schema = schemathesis.openapi.from_dict(description)
@@ -64,6 +54,20 @@ def test_every_answer_is_as_the_description_says(fuzzed: TestClient) -> None:
 
 
 def _fuzz(cases: st.SearchStrategy[Any], client: TestClient, seen: set[int]) -> None:
+    from schemathesis.specs.openapi.checks import (
+        content_type_conformance,
+        response_headers_conformance,
+        response_schema_conformance,
+        status_code_conformance,
+    )
+
+    checks = [
+        status_code_conformance,
+        content_type_conformance,
+        response_headers_conformance,
+        response_schema_conformance,
+    ]
+
     @settings(
         max_examples=EXAMPLES,
         suppress_health_check=UNHURRIED,
@@ -75,7 +79,7 @@ def _fuzz(cases: st.SearchStrategy[Any], client: TestClient, seen: set[int]) -> 
         sent["content"] = sent.pop("data", None)
         answer = client.request(**sent)
         seen.add(answer.status_code)
-        case.validate_response(answer, checks=CHECKS)
+        case.validate_response(answer, checks=checks)
         if answer.status_code >= 500:
             assert case.path in COMPUTING, answer.text
             assert answer.json()["code"] in EXCUSED, answer.text

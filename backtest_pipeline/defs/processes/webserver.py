@@ -19,7 +19,6 @@ import dagster as dg
 import uvicorn
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
-from dagster_webserver.app import create_app_from_workspace_process_context
 from pydantic import TypeAdapter
 
 from backtest_pipeline.defs.processes.daemon import ignore_unreachable_locations
@@ -52,6 +51,9 @@ class Webserver:
 
     def serve(self) -> None:
         """Serve until SIGTERM."""
+        # Here, because `up` starts this process without loading the UI's server itself.
+        from dagster_webserver.app import create_app_from_workspace_process_context
+
         with (
             dg.DagsterInstance.get() as instance,
             WorkspaceProcessContext(

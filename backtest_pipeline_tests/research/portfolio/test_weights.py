@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import linprog
 
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.research.portfolio.weights import (
@@ -93,6 +92,8 @@ def test_no_other_portfolio_has_less_variance(window: tuple[np.ndarray, float]) 
 
 @given(windows())
 def test_no_other_portfolio_has_less_cvar(window: tuple[np.ndarray, float]) -> None:
+    from scipy.optimize import linprog
+
     returns, cap = window
     n_returns, n_assets = returns.shape
     found = cvar(returns, scheme_weights("cvar", returns, cap))

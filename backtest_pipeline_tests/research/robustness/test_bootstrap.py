@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.timeframes import DAY_US
@@ -92,6 +91,8 @@ def test_within_a_block_the_first_observation_follows_the_last(n: int, seed: int
 
 @pytest.mark.parametrize("length", [1.0, 4.0, 12.5])
 def test_blocks_are_as_long_on_average_as_they_should_be(length: float) -> None:
+    from scipy import stats
+
     n = 997
     rows = resampled_rows(n, length, 200, 3)
     # A new block is the successor by chance as well, once in n.
@@ -126,6 +127,8 @@ def test_a_single_bar_has_no_daily_return() -> None:
 
 
 def test_bands_are_the_quantiles_of_independent_days() -> None:
+    from scipy import stats
+
     rng = np.random.default_rng(1)
     logs = rng.normal(0.001, 0.02, 400)
     found = bootstrap(of_returns(np.expm1(logs)), 4000, 0, block_length=1.0)
@@ -168,6 +171,8 @@ def test_of_dependent_days_blocks_cover_more_than_single_days_do() -> None:
 
 
 def test_p_values_of_runs_without_an_edge_are_uniform() -> None:
+    from scipy import stats
+
     p_values = []
     for seed in range(200):
         returns = np.random.default_rng(seed + 1000).normal(0, 0.01, 250)

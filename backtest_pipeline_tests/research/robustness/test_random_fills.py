@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.research.robustness.random_fills import due_fills, random_fill_returns
@@ -17,6 +16,8 @@ from backtest_pipeline_tests.research.runs import FREE, random_run, run_of
 
 
 def test_one_fill_is_drawn_from_the_range_of_its_bar() -> None:
+    from scipy import stats
+
     opens = [100.0] * 6
     run = run_of(
         opens,

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from skfolio.model_selection import WalkForward
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.research.validation.choices import Mode
@@ -153,6 +152,8 @@ def test_another_time_zone_is_the_same_instants() -> None:
 @pytest.mark.parametrize("mode", ["rolling", "expanding"])
 @pytest.mark.parametrize("purge", [0, 9])
 def test_skfolio_walks_forward_in_the_same_way(mode: Mode, purge: int) -> None:
+    from skfolio.model_selection import WalkForward
+
     # skfolio moves the test on by the purge where we shorten the training.
     n_bars = 1000
     theirs = WalkForward(

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import kurtosis, norm, skew
-from skfolio import measures
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.simulation.metrics.significance import (
@@ -42,6 +40,9 @@ def test_the_hedge_fund_of_the_paper() -> None:
 
 
 def test_skfolio_finds_the_same_for_the_same_returns() -> None:
+    from scipy.stats import kurtosis, skew
+    from skfolio import measures
+
     returns = fat_tailed(700, 300, seed=1)
     of = sharpe_moments(returns)
     np.testing.assert_allclose(of.skew, skew(returns), rtol=1e-12)
@@ -63,6 +64,8 @@ def test_skfolio_finds_the_same_for_the_same_returns() -> None:
 
 @pytest.mark.parametrize("n_trials", [1, 1.5, 2, 7.3, 20, 1000, 100_000])
 def test_skfolio_expects_the_same_maximum(n_trials: float) -> None:
+    from skfolio import measures
+
     theirs = measures.expected_max_sharpe_ratio(n_trials, 0.05)
     assert expected_maximum_sharpe(0.05**2, n_trials) == pytest.approx(theirs, abs=1e-12)
 
@@ -74,6 +77,8 @@ def test_the_expected_maximum_is_that_of_simulated_normals() -> None:
 
 
 def test_more_trials_never_flatter() -> None:
+    from scipy.stats import norm
+
     trials = np.array([1, 1.01, 1.1, 1.3, 1.5, 2, 3, 10, 1e3, 1e6, 1e12])
     bars = expected_maximum_sharpe(np.ones(len(trials)), trials)
     assert (np.diff(bars) >= 0).all()

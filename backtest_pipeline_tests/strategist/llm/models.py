@@ -10,10 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
-from pydantic_ai.models.function import AgentInfo, FunctionModel
+from typing import TYPE_CHECKING, Any
 
 from backtest_pipeline.market.features.derive import with_indicators
 from backtest_pipeline.plans.plan import Plan
@@ -24,6 +21,10 @@ from backtest_pipeline.strategist.llm.live_model import LiveModel
 from backtest_pipeline.strategist.llm.settings import LlmSettings
 from backtest_pipeline.strategist.regimes import READS
 from backtest_pipeline_tests.strategist.markets import random_market
+
+if TYPE_CHECKING:
+    from pydantic_ai.messages import ModelMessage, ModelResponse
+    from pydantic_ai.models.function import AgentInfo
 
 MARKET = with_indicators(random_market(2, 260, seed=11), (*READS, "rsi_14"))
 KEY = "sk-secret-9f8e7d6c5b4a"
@@ -97,6 +98,8 @@ class Scripted:
 
     def model(self, budget: DayBudget | None = None, **given: Any) -> LiveModel:
         """The model, asked through the real client."""
+        from pydantic_ai.models.function import FunctionModel
+
         fixed = FunctionModel(self._say)
         return LiveModel(settings(**given), budget=budget, model=fixed, wait_s=0)
 
@@ -105,6 +108,8 @@ class Scripted:
         return [str(getattr(part, "content", "")) for part in self.asked[0][0].parts]
 
     def _say(self, messages: list[ModelMessage], _: AgentInfo) -> ModelResponse:
+        from pydantic_ai.messages import ModelResponse, TextPart
+
         self.asked.append(messages)
         return ModelResponse([TextPart(self.texts[min(len(self.asked), len(self.texts)) - 1])])
 

@@ -8,8 +8,6 @@ import time
 from typing import Any
 
 import pytest
-from pydantic_ai.messages import ModelResponse, TextPart
-from pydantic_ai.models.function import FunctionModel
 
 from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.strategist.llm.budget import OwnBudget
@@ -130,6 +128,9 @@ def test_a_failed_call_is_tried_again_and_an_answer_after_it_taken() -> None:
 
 
 def test_a_wait_that_would_pass_the_deadline_is_not_begun() -> None:
+    from pydantic_ai.messages import ModelResponse, TextPart
+    from pydantic_ai.models.function import FunctionModel
+
     failing = LiveModel(
         settings(llm_deadline_s=5),
         model=FunctionModel(lambda *_: ModelResponse([TextPart("x")])),

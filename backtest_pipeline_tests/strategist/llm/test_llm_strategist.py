@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic_ai.messages import ModelRequest, ModelResponse
-from pydantic_ai.models.test import TestModel
 
 from backtest_pipeline.market.errors import InvalidInput, TranscriptMismatch
 from backtest_pipeline.plans.plan import Plan
@@ -59,6 +57,8 @@ def test_a_good_answer_is_the_plan() -> None:
 
 
 def test_a_bad_answer_is_asked_for_again_with_what_is_wrong_with_it() -> None:
+    from pydantic_ai.messages import ModelRequest, ModelResponse
+
     model = scripted({**GOOD, "stance": "bold"}, "no idea", GOOD)
     proposal = proposed(model)
     assert (proposal.origin, proposal.use.calls) == (Origin.RETRIED, 3)
@@ -119,6 +119,8 @@ def test_other_data_or_terms_are_a_named_error_and_no_call() -> None:
 
 
 def test_the_test_model_of_the_client_is_asked_like_any_other() -> None:
+    from pydantic_ai.models.test import TestModel
+
     fixed = TestModel(custom_output_text=json.dumps(GOOD))
     model = LiveModel(settings(), model=fixed)
     assert LlmStrategist(model).plan(known()).origin is Origin.VALID
