@@ -55,10 +55,13 @@ def worker_program() -> Program:
         ConfigurationError: where no scheduler is configured.
     """
     settings = _of_a_cluster()
+    n_workers = workers_of(settings)
     command = [
         *_dask("worker"),
         settings.pool_address,
-        *("--nworkers", str(workers_of(settings)), "--nthreads", "1", "--no-dashboard"),
+        *("--nworkers", str(n_workers), "--nthreads", "1", "--no-dashboard"),
+        # Its share of what this host or container has; Dask would divide by the host's cores.
+        *("--memory-limit", f"{1 / n_workers:.4f}"),
         *("--preload", PRELOAD),
         *("--protocol", urlsplit(settings.pool_address).scheme),
     ]
