@@ -249,6 +249,10 @@ class PartitionReports:
         self._failed = failed_so_far(context.instance, context.run.run_id)
         self._n_stored = 0
 
+    def left(self, keys: Sequence[str]) -> list[str]:
+        """Those of the partitions that have not failed earlier in the run."""
+        return [key for key in keys if key not in self._failed]
+
     def add(self, key: str, work: Callable[[], StoredRows]) -> None:
         """Work on a partition, and report its rows; one that failed earlier in the run is left out.
 

@@ -15,6 +15,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.cores import usable_cores
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.marks import marks_of
 from backtest_pipeline.simulation.orders import condition_bits
@@ -24,10 +25,10 @@ from backtest_pipeline.strategies.grid import ParameterGrid
 from backtest_pipeline.strategies.strategy import Strategy, conditions_of
 
 BATCH_BYTES = 70_000_000
-"""Largest equity array of a batch; up to one batch more than there are workers is in memory."""
+"""Largest equity array of a batch."""
 
 _BATCH_RUNS = 125  # so that progress shows, and Ctrl-C takes effect
-_WORKERS = 2
+_MOST_BYTES = 8 * BATCH_BYTES  # equity in memory, however many cores there are
 
 
 def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, ...]) -> type[Any]:
@@ -106,6 +107,11 @@ def metrics_table(grid: ParameterGrid, batches: Sequence[Mapping[str, np.ndarray
     return table
 
 
+def runs_a_batch(n_marks: int) -> int:
+    """How many combinations are simulated at once where equity is marked so many times."""
+    return max(1, min(_BATCH_RUNS, BATCH_BYTES // (8 * max(1, n_marks))))
+
+
 def sweep_batches(
     panel: Panel,
     grid: ParameterGrid,
@@ -115,10 +121,16 @@ def sweep_batches(
     funding: FundingRates | None = None,
     daily: Panel | None = None,
     listen: Callable[[int, int], None] = lambda _done, _total: None,
+    threads: int | None = None,
 ) -> Iterator[tuple[tuple[tuple[float, ...], ...], BatchResult]]:
     """Simulate the combinations batch by batch, in the order of the grid; arguments as in `sweep`.
 
-    Memory is bounded: the equity of a batch takes at most `BATCH_BYTES`.
+    Memory is bounded: the equity of a batch takes at most `BATCH_BYTES`, and of one batch more than
+    there are threads eight times as much.
+
+    Args:
+        threads: how many simulate, beside this one that computes the signals; one for each core
+            where None.
 
     Yields:
         The combinations of a batch and their simulation.
@@ -130,10 +142,12 @@ def sweep_batches(
     marks = marks_of(panel.take(keep), daily)
     indicator = strategy_indicator(strategy, panel, grid.names)
     close = pd.Series(panel["close"], name="close")  # vectorbt is slow with a datetime index
-    batch = max(1, min(_BATCH_RUNS, BATCH_BYTES // (8 * max(1, len(marks)))))
+    batch = runs_a_batch(len(marks))
+    at_once = max(2, _MOST_BYTES // (8 * batch * max(1, len(marks)))) - 1
+    n_threads = min(threads or usable_cores(), at_once)
     listen(0, len(grid))
     # Simulate one batch while computing the signals of the next.
-    with ThreadPoolExecutor(_WORKERS) as pool:
+    with ThreadPoolExecutor(n_threads) as pool:
         running: deque[tuple[tuple[tuple[float, ...], ...], Future[BatchResult]]] = deque()
         done = 0
         for start in range(0, len(grid), batch):
@@ -148,7 +162,7 @@ def sweep_batches(
                 simulate_batch, bars, events, config, rules=own, funding=funding, marks=marks
             )
             running.append((combinations, job))
-            while len(running) > (_WORKERS if start + batch < len(grid) else 0):
+            while len(running) > (n_threads if start + batch < len(grid) else 0):
                 finished, job = running.popleft()
                 yield finished, job.result()
                 done += len(finished)

@@ -8,9 +8,10 @@ from backtest_pipeline.defs.partitions import require_sound_run, timeframes_part
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.defs.stage_assets import OWNERS
 from backtest_pipeline.defs.stored_events import PartitionReports, StoredRows
+from backtest_pipeline.market.errors import BacktestError
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
 from backtest_pipeline.pipeline.stages.rollups import (
-    roll_up,
+    roll_up_each,
     rollups_summary,
     stored_portfolio_ids,
 )
@@ -79,19 +80,18 @@ def portfolio_rollups(
     )
     reports = PartitionReports(context)
     known = context.instance.get_dynamic_partitions("timeframe")
-    for tf in sorted(context.partition_keys, key=known.index):
-        reports.add(tf, lambda tf=tf: _rolled_up(store.workspace, tf, rollup))
+    wanted = reports.left(sorted(context.partition_keys, key=known.index))
+    for tf, built in roll_up_each(store.workspace, wanted, rollup):
+        reports.add(tf, lambda tf=tf, built=built: _stored(store.workspace, tf, built))
     reports.end()
 
 
-def _rolled_up(workspace: Workspace, tf: str, rollup: RollupConfig) -> StoredRows:
-    return _stored(workspace, tf, roll_up(workspace, tf, rollup))
-
-
-def _stored(workspace: Workspace, tf: str, n_built: int) -> StoredRows:
+def _stored(workspace: Workspace, tf: str, built: int | BacktestError) -> StoredRows:
     """What is stored of a timeframe's portfolios, with the tables and chart of its summary."""
+    if isinstance(built, BacktestError):
+        raise built
     ids = stored_portfolio_ids(workspace, tf)
-    about = {"portfolios_formed": n_built, **of_summary(rollups_summary(workspace, [tf]))}
+    about = {"portfolios_formed": built, **of_summary(rollups_summary(workspace, [tf]))}
     if not ids:
         about["why"] = f"there are no current runs at {tf}; refresh backtests first"
     return StoredRows(tf, combined(*ids), len(ids), about)

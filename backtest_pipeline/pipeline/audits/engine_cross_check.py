@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backtest_pipeline.pipeline.monitoring.counters import count_engine_checks
+from backtest_pipeline.pipeline.pools.pool import Threads, Work, done
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.vectorbt_engine.cross_check import (
     Orders,
@@ -75,16 +77,22 @@ def second_opinion(workspace: Workspace) -> SecondOpinion:
     opinion = SecondOpinion()
     with workspace.database.begin() as connection:
         waiting = runs_to_check(connection)
-    for first in range(0, len(waiting), _RUNS_AT_ONCE):
-        rows = waiting[first : first + _RUNS_AT_ONCE]
-        checks = list(_checked(workspace, rows))
+    names = {row["run_id"]: row["name"] for row in waiting}
+    ids = list(names)
+    pieces = [tuple(ids[i : i + _RUNS_AT_ONCE]) for i in range(0, len(ids), _RUNS_AT_ONCE)]
+    pool = Threads(1) if workspace.pool.is_here or len(pieces) == 1 else workspace.pool
+    work = Work("second_opinion", partial(checked_again, workspace), checked_again)
+    known: dict[UUID, EngineCheck] = {}
+    n_seen = 0
+    for piece, checks in done(pool, work, pieces):
         with workspace.database.begin() as connection:
             recorded = record_checks(connection, checks)
-        names = {row["run_id"]: row["name"] for row in rows if row["run_id"] in recorded}
-        for check in checks:
-            if check.run_id in names:
-                _enter(opinion, check, names[check.run_id])
-        workspace.progress("second_opinion", first + len(rows), len(waiting))
+        known |= {check.run_id: check for check in checks if check.run_id in recorded}
+        n_seen += len(piece)
+        workspace.progress("second_opinion", n_seen, len(ids))
+    for run_id, name in names.items():
+        if run_id in known:
+            _enter(opinion, known[run_id], name)
     with workspace.database.begin() as connection:
         opinion.standing = engine_agreement(connection)
     by_verdict = {
@@ -95,6 +103,13 @@ def second_opinion(workspace: Workspace) -> SecondOpinion:
     standing = opinion.standing
     count_engine_checks(workspace, by_verdict, standing.followed, standing.worst or 0.0)
     return opinion
+
+
+def checked_again(workspace: Workspace, run_ids: Sequence[UUID]) -> list[EngineCheck]:
+    """What vectorbt comes to of some of the runs that it has not seen, in any process."""
+    with workspace.database.begin() as connection:
+        waiting = runs_to_check(connection, run_ids)
+    return list(_checked(workspace, waiting))
 
 
 def _enter(opinion: SecondOpinion, check: EngineCheck, name: str) -> None:

@@ -7,44 +7,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import reduce
-from operator import add
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput, LooksAhead
-from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.audits.market_searches import (
+    DAILY,
+    PRICES,
+    Market,
+    MarketSearches,
+)
 from backtest_pipeline.pipeline.look_ahead_guard import ends_of, refused_strategies
 from backtest_pipeline.pipeline.ranking.leaderboard import DEFAULT_GATES
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.runs.summary import Summary, rounded
+from backtest_pipeline.pipeline.stages.batch_files import BatchFiles
 from backtest_pipeline.pipeline.stages.features import load_batch
 from backtest_pipeline.pipeline.versions import negative_controls_code
 from backtest_pipeline.pipeline.workspace import Workspace, retried
-from backtest_pipeline.research.ranking.leaderboard import Gate, gates_of
+from backtest_pipeline.research.ranking.leaderboard import gates_of
 from backtest_pipeline.research.ranking.negative_controls import (
     Verdicts,
-    search,
     search_grids,
-    verdicts,
-    walk_forwards_pass,
 )
-from backtest_pipeline.research.ranking.planted_edges import PLANTED_STRATEGY, planted_grid
+from backtest_pipeline.research.ranking.planted_edges import PLANTED_STRATEGY
 from backtest_pipeline.research.ranking.random_markets import (
-    BarMoves,
     RandomMarket,
     bar_moves,
-    random_markets,
 )
 from backtest_pipeline.research.robustness.draws import require_draws
-from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.run_tables.leaderboard import (
     controls_of,
     gate_set,
@@ -53,31 +48,12 @@ from backtest_pipeline.storage.run_tables.leaderboard import (
 )
 from backtest_pipeline.strategies.grid import ParameterGrid
 from backtest_pipeline.strategies.registry import strategies
-from backtest_pipeline.trading.costs import CostModel
 
 MOST_FALSE = 0.05
 """Highest share of searches without an edge that may be called significant, a fraction."""
-FREE = SimulationConfig(costs=CostModel(fee_bps=0.0, slippage_bps=0.0))
-"""No trading costs in a control: costs would push lucky results down and flatter the rate."""
 MOST_PLANTED = 10.0
 """Highest true yearly Sharpe ratio that is planted."""
-_BATCH = 50  # searches at a time
-# One batch in this many also runs walk-forwards, which take four times as long as its searches.
-_WALK_FORWARD_EVERY = 5
-_TF = "1D"
 _JUDGED = ("rate", "run_rate", "walk_forward_rate")
-
-
-@dataclass(frozen=True)
-class Market:
-    """A kind of random market, and the true yearly Sharpe ratio planted in it, 0 for none."""
-
-    kind: RandomMarket
-    planted: float
-
-    def __str__(self) -> str:
-        name = self.kind.value.replace("_", " ")
-        return f"{name}, Sharpe {self.planted:g}" if self.planted else name
 
 
 @dataclass(frozen=True)
@@ -138,10 +114,8 @@ def run_negative_controls(
     """
     with workspace.database.begin() as connection:
         gates = gate_set(connection, controls.gates)
-        symbols = symbols_with_bars(connection, _TF, workspace.price_dataset)
-    batch = load_batch(
-        workspace, workspace.price_dataset, _TF, symbols, ("open", "high", "low", "close")
-    )
+        symbols = symbols_with_bars(connection, DAILY, workspace.price_dataset)
+    batch = load_batch(workspace, workspace.price_dataset, DAILY, symbols, PRICES)
     grids, left_out = honest_grids(workspace)
     if controls.planted and PLANTED_STRATEGY.name in left_out:
         raise LooksAhead(left_out[PLANTED_STRATEGY.name])
@@ -152,27 +126,30 @@ def run_negative_controls(
     stored = _stored(workspace, control_id)
     if stored and not rebuild:
         return stored
+    searches = MarketSearches(
+        BatchFiles.of(batch),
+        tuple(grid.strategy.name for grid in grids),
+        tuple(gates_of(gates.gates)),
+        controls.searches,
+        controls.n_bars,
+        controls.seed,
+    )
     universe = bar_moves(batch.panel)
     rows = [
         {
             "control_id": control_id,
-            "world": kind.value,
-            "planted": planted,
+            "world": market.kind.value,
+            "planted": market.planted,
             "seed": controls.seed,
             "n_bars": controls.n_bars,
             "n_assets": len(universe),
-            "n_trials": sum(map(len, searched)),
-            **_counts(
-                _believed(workspace, market, universe, controls, searched, gates_of(gates.gates))
-            ),
+            "n_trials": sum(map(len, searches.grids(market))),
+            **_counts(searches.verdicts(workspace, market, universe)),
             "gate_set_id": gates.gate_set_id,
             "code_version": code,
             "created_at": datetime.now(UTC),
         }
-        for planted, searched in [
-            (0.0, grids),
-            *((sharpe, with_planted_grid(grids)) for sharpe in sorted(controls.planted)),
-        ]
+        for planted in (0.0, *sorted(controls.planted))
         for kind in RandomMarket
         for market in [Market(kind, planted)]
     ]
@@ -210,11 +187,6 @@ def honest_grids(workspace: Workspace) -> tuple[list[ParameterGrid], dict[str, s
     return honest, left_out
 
 
-def with_planted_grid(grids: Sequence[ParameterGrid]) -> list[ParameterGrid]:
-    """The grids, with that of the strategy that has the planted edge around the planted rule."""
-    return [planted_grid() if g.strategy.name == PLANTED_STRATEGY.name else g for g in grids]
-
-
 def _counts(result: Verdicts) -> dict[str, Any]:
     rates = {name: getattr(result, name) for name in (*_JUDGED, "upper_bound")}
     return {**vars(result), **rates}
@@ -229,53 +201,6 @@ def _stored(workspace: Workspace, control_id: str | None) -> list[Mapping[str, A
 def newest_controls(workspace: Workspace) -> Sequence[Mapping[str, Any]]:
     """The rows of the newest control; empty where none was run."""
     return _stored(workspace, None)
-
-
-def _believed(
-    workspace: Workspace,
-    market: Market,
-    universe: Sequence[BarMoves],
-    controls: Controls,
-    grids: Sequence[ParameterGrid],
-    gates: Sequence[Gate],
-) -> Verdicts:
-    """The verdicts of all searches, run in batches to bound memory and to react to Ctrl-C.
-
-    Where an edge was planted, its strategy alone is walked forward, in each market, and judged as
-    one of as many walk-forwards as there are strategies.
-    """
-    like = _calendar(controls.n_bars)
-    stage = f"searching {market}"
-    walked, every = list(grids), _WALK_FORWARD_EVERY
-    if market.planted:
-        walked, every = [planted_grid()], 1
-
-    def verdicts_of(first: int) -> Verdicts:
-        draws = range(first, min(first + _BATCH, controls.searches))
-        planted = market.planted / np.sqrt(365)
-        bars = random_markets(market.kind, universe, like, draws, controls.seed, planted)
-        walk_forwards = (
-            walk_forwards_pass(bars, walked, FREE, len(grids))
-            if first % (every * _BATCH) == 0
-            else None
-        )
-        return verdicts(search(bars, grids, FREE), gates, walk_forwards)
-
-    done = []
-    workspace.progress(stage, 0, controls.searches)
-    with ThreadPoolExecutor(2) as pool:
-        for result in pool.map(verdicts_of, range(0, controls.searches, _BATCH)):
-            done.append(result)
-            workspace.progress(stage, sum(v.n_searches for v in done), controls.searches)
-    return reduce(add, done)
-
-
-def _calendar(n_bars: int) -> Panel:
-    """A panel of daily timestamps; the actual dates do not matter."""
-    daily = timeframe(_TF)
-    days = np.datetime64("2020-01-01", "us") + np.arange(n_bars) * np.timedelta64(1, "D")
-    ends = daily.period_bounds(days.astype("M8[us]").astype(np.int64))[1]
-    return Panel(daily, ("world",), np.array([0, n_bars]), ends - 1, {})
 
 
 def believes_too_much(rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial, reduce
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -12,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from backtest_pipeline.market.errors import ArtifactError
+from backtest_pipeline.market.errors import ArtifactError, WorkGivenUp
+from backtest_pipeline.pipeline.pools.pool import HERE, Work, done
 from backtest_pipeline.pipeline.versions import PLANNED, PORTFOLIO_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.metrics.metrics import (
@@ -24,11 +26,17 @@ from backtest_pipeline.simulation.metrics.metrics import (
 )
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.portfolios import portfolio_figures
-from backtest_pipeline.storage.run_tables.recorded_runs import figures_by_directory, trades_of
+from backtest_pipeline.storage.run_tables.recorded_runs import (
+    figures_by_directory,
+    runs_by_directory,
+    trades_of,
+)
 from backtest_pipeline.strategies.cross_section.definition import KIND
 
 TOLERANCE = 1e-9
 """Relative: another processor's logarithms differ in the last digits."""
+RUNS_A_PIECE = 1_000
+"""Runs that are recomputed in one piece: some seconds of work, and some hundred MB."""
 _STAMPS = ("entry_ts", "exit_ts")
 
 
@@ -51,27 +59,32 @@ class StoredMetrics:
     differing: dict[UUID, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
+    def __add__(self, other: StoredMetrics) -> StoredMetrics:
+        return StoredMetrics(
+            self.runs + other.runs,
+            self.portfolios + other.portfolios,
+            self.older + other.older,
+            self.differing | other.differing,
+            self.unreadable | other.unreadable,
+        )
+
 
 @retried
 def check_stored_metrics(workspace: Workspace) -> StoredMetrics:
     """Recompute the metrics of all stored runs and portfolios, and compare them with the rows.
 
     So are the summaries of runs. Metrics of portfolios that follow from their members, and deflated
-    ones, are left out. One directory of artifacts is read at a time.
+    ones, are left out. One directory of artifacts is read at a time, by each worker of the pool.
     """
-    found = StoredMetrics()
     with workspace.database.begin() as connection:
-        rows = figures_by_directory(connection)
+        directories = runs_by_directory(connection)
         portfolios = portfolio_figures(connection)
-    for uri, group in groupby(rows, key=lambda row: row["artifact_uri"]):
-        runs = [row for row in group if row["metrics_version"] == METRICS_VERSION]
-        found.runs += len(runs)
-        try:
-            for row, expected in _recomputed(workspace, uri, runs):
-                if wrong := _first_wrong(row, expected):
-                    found.differing[row["run_id"]] = wrong
-        except ArtifactError as error:
-            found.unreadable[uri] = str(error)
+    pieces = _pieces(directories)
+    pool = HERE if len(pieces) <= 1 else workspace.pool
+    work = Work("stored_metrics", partial(metrics_again, workspace), metrics_again)
+    parts = dict(done(pool, work, pieces))
+    found = reduce(StoredMetrics.__add__, (parts[piece] for piece in pieces), StoredMetrics())
+    found.older += sum(row["code_version"] != PORTFOLIO_CODE for row in portfolios)
     for uri, group in groupby(portfolios, key=lambda row: row["artifact_uri"]):
         formed = [row for row in group if row["code_version"] == PORTFOLIO_CODE]
         found.portfolios += len(formed)
@@ -81,7 +94,40 @@ def check_stored_metrics(workspace: Workspace) -> StoredMetrics:
                     found.differing[row["run_id"]] = wrong
         except ArtifactError as error:
             found.unreadable[uri] = str(error)
-    found.older = len(rows) + len(portfolios) - found.runs - found.portfolios
+    return found
+
+
+def _pieces(directories: Mapping[str, int]) -> list[tuple[str, ...]]:
+    """The directories in pieces of at least RUNS_A_PIECE runs, but for the last."""
+    pieces: list[tuple[str, ...]] = []
+    own: list[str] = []
+    n_runs = 0
+    for uri, n in directories.items():
+        own.append(uri)
+        n_runs += n
+        if n_runs >= RUNS_A_PIECE:
+            pieces.append(tuple(own))
+            own, n_runs = [], 0
+    return [*pieces, tuple(own)] if own else pieces
+
+
+def metrics_again(workspace: Workspace, uris: Sequence[str]) -> StoredMetrics:
+    """The metrics of the runs in some directories, recomputed in any process."""
+    found = StoredMetrics()
+    with workspace.database.begin() as connection:
+        rows = figures_by_directory(connection, uris)
+    for uri, group in groupby(rows, key=lambda row: row["artifact_uri"]):
+        if workspace.given_up.is_set():
+            raise WorkGivenUp("stored_metrics: it was ended before all were looked at")
+        runs = [row for row in group if row["metrics_version"] == METRICS_VERSION]
+        found.runs += len(runs)
+        try:
+            for row, expected in _recomputed(workspace, uri, runs):
+                if wrong := _first_wrong(row, expected):
+                    found.differing[row["run_id"]] = wrong
+        except ArtifactError as error:
+            found.unreadable[uri] = str(error)
+    found.older = len(rows) - found.runs
     return found
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.pipeline.pools.pool import Pool, Threads
+from backtest_pipeline.simulation.cores import usable_cores
 from backtest_pipeline.storage.settings import Settings
 
 
@@ -42,10 +42,3 @@ def pool_of(settings: Settings, store_id: Callable[[], str | None]) -> Pool:
 def workers_of(settings: Settings) -> int:
     """How many worker processes this host has: as many as cores, unless the settings say."""
     return settings.pool_workers or usable_cores()
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,8 @@ from backtest_pipeline.market.errors import (
     UnknownName,
 )
 from backtest_pipeline.pipeline.planning.planned_account import block_lines
+from backtest_pipeline.pipeline.pools.pool import HERE, Work, done
+from backtest_pipeline.pipeline.pools.spread import pieces_of
 from backtest_pipeline.pipeline.replay.sent_values import curve_hash
 from backtest_pipeline.pipeline.replay.worker_process import (
     ReplayRequest,
@@ -43,6 +46,9 @@ from backtest_pipeline.storage.run_tables.recorded_runs import (
 )
 from backtest_pipeline.storage.tables.environment import differences, recorded_environments
 from backtest_pipeline.strategies.known_strategies import catalogue
+
+FEWEST_REPLAYED = 50
+"""Runs of a piece of work at least: a fresh process takes as long to start as to replay so many."""
 
 
 class Code(StrEnum):
@@ -131,37 +137,76 @@ def replay(run_id: UUID | str, *, code: str = "recorded") -> Replay:
 def replay_runs(
     workspace: Workspace, run_ids: Sequence[UUID | str], *, code: Code = Code.RECORDED
 ) -> list[Replay]:
-    """As `replay`, for many runs, in the order given; runs of the same code share a process."""
+    """As `replay`, for many runs, in the order given; runs of the same code share a process.
+
+    Where the pool has workers, many runs of the same code are shared among them.
+    """
     with workspace.database.begin() as connection:
         ids = [
             given if isinstance(given, UUID) else find_run_id(connection, given)
             for given in run_ids
         ]
         runs = recorded_runs(connection, ids)
-        known = recorded_environments(connection, [run.environment_hash for run in runs])
     replays: dict[UUID, Replay] = {}
-    todo: dict[str, list[tuple[RecordedRun, ReplayRequest]]] = {}
-    for run in runs:
+    todo: dict[str, list[UUID]] = {}
+    # By timeframe, so that rows read for one run serve the next.
+    for run in sorted(runs, key=lambda run: (run.timeframe, run.asset)):
         try:
-            # Sorted by timeframe below, so that rows read for one run serve the next.
-            todo.setdefault(sources_of(run, code), []).append((run, _request(run, code)))
+            todo.setdefault(sources_of(run, code), []).append(run.run_id)
         except CannotReplay as error:
             replays[run.run_id] = _impossible(run, "", str(error))
     workspace.progress("replay", len(replays), len(runs))
-    for uri, group in todo.items():
-        group.sort(key=lambda pair: (pair[1].timeframe, pair[1].asset))
-        try:
-            response = recompute(workspace.artifacts, uri, [spec for _, spec in group])
-        except (CannotReplay, ArtifactCorrupt) as error:
-            replays |= {run.run_id: _impossible(run, uri, str(error)) for run, _ in group}
-        else:
-            for run, request in group:
-                judged = _judged(
-                    workspace, run, uri, request, response, known.get(run.environment_hash)
-                )
-                replays[run.run_id] = _settled(workspace, judged)
+    pool = workspace.pool
+    smallest = len(runs) if pool.is_here else FEWEST_REPLAYED
+    pieces = [
+        (uri, tuple(piece))
+        for uri, of_code in todo.items()
+        for piece in pieces_of(pool, of_code, smallest)
+    ]
+    work = Work("replay", partial(replayed_again, code, workspace), partial(replayed_again, code))
+    for _, replayed in done(pool if len(pieces) > 1 else HERE, work, pieces):
+        replays |= {one.run_id: one for one in replayed}
         workspace.progress("replay", len(replays), len(runs))
     return [replays[run_id] for run_id in ids]
+
+
+def replayed_again(
+    code: Code, workspace: Workspace, piece: tuple[str, Sequence[UUID]]
+) -> list[Replay]:
+    """Replay runs in one fresh process, and settle what that proves.
+
+    Args:
+        code: which source code they run.
+        workspace: the open store.
+        piece: uri of their source archive, and their ids.
+    """
+    uri, ids = piece
+    with workspace.database.begin() as connection:
+        runs = recorded_runs(connection, ids)
+        known = recorded_environments(connection, [run.environment_hash for run in runs])
+    replays: list[Replay] = []
+    requests: list[tuple[RecordedRun, ReplayRequest]] = []
+    for run in runs:
+        try:
+            requests.append((run, _request(run, code)))
+        except CannotReplay as error:
+            replays.append(_impossible(run, "", str(error)))
+    if not requests:
+        return replays
+    try:
+        response = recompute(
+            workspace.artifacts,
+            uri,
+            [request for _, request in requests],
+            given_up=workspace.given_up,
+        )
+    except (CannotReplay, ArtifactCorrupt) as error:
+        return [*replays, *(_impossible(run, uri, str(error)) for run, _ in requests)]
+    for run, request in requests:
+        environment = known.get(run.environment_hash)
+        judged = _judged(workspace, run, uri, request, response, environment)
+        replays.append(_settled(workspace, judged))
+    return replays
 
 
 def _request(run: RecordedRun, code: Code) -> ReplayRequest:

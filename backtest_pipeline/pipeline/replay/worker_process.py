@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
-from backtest_pipeline.market.errors import CannotReplay
+from backtest_pipeline.market.errors import CannotReplay, WorkGivenUp
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.replay.worker import PROTOCOL
 from backtest_pipeline.pipeline.runs.run_files import funding_uri
@@ -30,6 +32,18 @@ _WORKER = "backtest_pipeline.pipeline.replay.worker"
 # Old code gets no secrets and no store settings: all its inputs are in the artifact folder.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR")
 _TIMEOUT_S = 3600
+WITH_PARENT = """
+import os, runpy, threading, time
+
+def end():
+    while os.getppid() == {parent}:
+        time.sleep(1)
+    os._exit(1)
+
+threading.Thread(target=end, daemon=True).start()
+runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+"""
+"""Runs a module, and ends with the process that started it, of which old code knows nothing."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +142,12 @@ class WorkerResponse:
 
 
 def recompute(
-    artifacts: ArtifactStore, code: str, runs: Sequence[ReplayRequest], *, series: bool = False
+    artifacts: ArtifactStore,
+    code: str,
+    runs: Sequence[ReplayRequest],
+    *,
+    series: bool = False,
+    given_up: Event | None = None,
 ) -> WorkerResponse:
     """Recompute runs in one fresh process.
 
@@ -137,10 +156,12 @@ def recompute(
         code: uri of the source archive to run; the installed code runs in place.
         runs: the runs to recompute.
         series: whether to return curves, not only their hashes.
+        given_up: set when they are not wanted any more; the process is ended then.
 
     Raises:
         ArtifactCorrupt: where the archive is missing or damaged.
         CannotReplay: where that code cannot recompute them, with the reason.
+        WorkGivenUp: where they were not wanted any more.
     """
     if code == code_on_disk().uri:
         folder = installed_folder()
@@ -158,19 +179,23 @@ def recompute(
         "runs": [run.as_json() for run in runs],
     }
     known = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    process = subprocess.run(
-        [sys.executable, "-P", "-m", _WORKER],
-        input=json.dumps(request, allow_nan=False),
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", WITH_PARENT.format(parent=os.getpid(), module=_WORKER)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**known, "PYTHONPATH": str(folder)},
-        capture_output=True,
         text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
+    ) as process:
+        try:
+            stdout, stderr = _answered(process, json.dumps(request, allow_nan=False), given_up)
+        except BaseException:
+            process.kill()
+            raise
     if process.returncode:
-        (*_, why) = process.stderr.strip().splitlines() or ["it wrote no error message"]
+        (*_, why) = stderr.strip().splitlines() or ["it wrote no error message"]
         raise CannotReplay(f"the code {code} fails here: {why}")
-    response = json.loads(process.stdout)
+    response = json.loads(stdout)
     if (response["protocol"], response["code"]) != (PROTOCOL, code):
         raise CannotReplay(
             f"the worker ran code {response['code']}, not {code} as requested: do not change the "
@@ -178,3 +203,19 @@ def recompute(
         )
     runs_by_key = {run["key"]: run for run in response["runs"]}
     return WorkerResponse(response["environment"], tuple(response["engine"]), runs_by_key)
+
+
+def _answered(
+    process: subprocess.Popen[str], request: str, given_up: Event | None
+) -> tuple[str, str]:
+    """What the process writes to stdout and stderr until it ends."""
+    until = time.monotonic() + _TIMEOUT_S
+    unsent: str | None = request
+    while given_up is None or not given_up.is_set():
+        try:
+            return process.communicate(unsent, timeout=1)
+        except subprocess.TimeoutExpired:
+            unsent = None  # what is left of it is sent by the next call
+            if time.monotonic() > until:
+                raise
+    raise WorkGivenUp("replay: the run was ended before it was done")

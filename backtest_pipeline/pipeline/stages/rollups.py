@@ -13,9 +13,11 @@ import pandas as pd
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from backtest_pipeline.market.errors import StoreOvertaken
+from backtest_pipeline.market.errors import BacktestError, StoreOvertaken
 from backtest_pipeline.market.panel import utc_index
+from backtest_pipeline.pipeline.pools.pool import HERE, Work, done
 from backtest_pipeline.pipeline.runs.summary import Run, Summary, rounded
+from backtest_pipeline.pipeline.stage import of_the_environment
 from backtest_pipeline.pipeline.stages.portfolio_members import Members, members_of
 from backtest_pipeline.pipeline.stages.portfolio_tables import artifact_uri, files_of, rows_of
 from backtest_pipeline.pipeline.stages.portfolios import (
@@ -85,6 +87,36 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
             )
     analyze_keys(workspace.database, TABLES_OF_PORTFOLIOS)
     return len(portfolios)
+
+
+def roll_up_each(
+    workspace: Workspace, timeframes: Sequence[str], config: RollupConfig
+) -> Iterator[tuple[str, int | BacktestError]]:
+    """`roll_up` of several timeframes, side by side in the pool.
+
+    Yields:
+        Each timeframe when it is done, with how many portfolios were built, or why it failed.
+
+    Raises:
+        StoreError, ArtifactError, ConfigurationError: for problems that would affect each of them.
+    """
+    work = Work(
+        "portfolio_rollups",
+        lambda timeframe: _rolled_up(config, workspace, timeframe),
+        partial(_rolled_up, config),
+    )
+    # Of this whole process, which threads that end at different times could not set by themselves.
+    with threadpool_limits(1, user_api="blas"):
+        yield from done(workspace.pool if len(timeframes) > 1 else HERE, work, timeframes)
+
+
+def _rolled_up(config: RollupConfig, workspace: Workspace, timeframe: str) -> int | BacktestError:
+    try:
+        return roll_up(workspace, timeframe, config)
+    except BacktestError as error:
+        if of_the_environment(error):
+            raise
+        return error
 
 
 @retried

@@ -31,6 +31,7 @@ from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.runs.run_files import kept_funding
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec, SweepSpec, WalkForwardSpec
+from backtest_pipeline.pipeline.stages.batch_files import BatchFiles
 from backtest_pipeline.pipeline.stages.benchmark_assets import require_benchmark, rows_in
 from backtest_pipeline.pipeline.stages.columns.columns_stage import with_fresh_columns
 from backtest_pipeline.pipeline.stages.conditions import signal_matrix
@@ -253,6 +254,7 @@ def sweep_on_demand(
         max_combinations=most,
         workspace=workspace,
         progress=workspace.progress,
+        files=BatchFiles.of(batch),
     )
 
 

@@ -15,15 +15,16 @@ from backtest_pipeline.market.errors import InvalidInput, NotEnoughBars, Unknown
 from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.look_ahead_guard import ends_of, require_probed
-from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger, trials_of
+from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.stage import Progress, silent
 from backtest_pipeline.pipeline.stages.backtests import FEWEST_BARS
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.stages.batch_files import BatchFiles
 from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
+from backtest_pipeline.pipeline.use_cases.sweep_parts import Sweeping, joined, swept_parts
 from backtest_pipeline.pipeline.use_cases.traded import too_few_bars
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.sweep_figure import sweep_figure
@@ -33,13 +34,12 @@ from backtest_pipeline.research.robustness.neighbourhood import (
     best_first,
     neighbourhood,
 )
-from backtest_pipeline.research.validation.selection import Selection, Tried, clustered, selection
+from backtest_pipeline.research.validation.selection import Selection, selection
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.metrics.daily import daily_returns
 from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES, METRICS
 from backtest_pipeline.simulation.pandas_objects.frames import bars_panel, daily_panel
-from backtest_pipeline.simulation.sweep import metrics_table, sweep_batches
+from backtest_pipeline.simulation.sweep import metrics_table
 from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.strategies.grid import parameter_grid
 from backtest_pipeline.strategies.registry import strategy_of
@@ -197,6 +197,7 @@ def sweep(
     max_combinations: int,
     workspace: Workspace | None,
     progress: Progress,
+    files: BatchFiles | None = None,
 ) -> Exploration:
     """Backtest every combination of a strategy's parameters on the features of one asset.
 
@@ -207,6 +208,7 @@ def sweep(
         daily: daily bars to mark equity by, if any.
         workspace: the open store in whose ledger every combination is entered, if any.
         progress: called with the number of combinations done.
+        files: of the panel, where it was read from that store: workers of its pool read them.
 
     Raises:
         UnknownName, InvalidInput, LooksAhead: as `explore`.
@@ -238,34 +240,12 @@ def sweep(
     if read:
         of_columns = content_versions(panel, read).whole
         versions = {a: combined(version, of_columns[a]) for a, version in bars.items()}
-    metrics, tried, trials = [], [], []
-    drawn, first = clustered(len(grid)), 0
-    batches = sweep_batches(
-        panel, grid, config, keep=keep, funding=funding, daily=daily, listen=listen
-    )
-    for combinations, batch in batches:
-        metrics.append(batch.metrics)
-        returns = daily_returns(batch.equity, batch.marks.ts // DAY_US)
-        ranked = best_first(pd.Series(batch.metrics[metric], name=metric))
-        last = first + len(combinations)
-        sampled = np.sort(drawn[(first <= drawn) & (drawn < last)]) - first
-        best_here = int(ranked[0]) if len(ranked) else 0
-        tried.append(Tried.of(returns, sampled, best_here, config.risk_free))
-        first = last
-        if workspace:
-            trials.append(
-                trials_of(
-                    batch,
-                    [dict(zip(grid.names, values, strict=True)) for values in combinations],
-                    strategy=definition.name,
-                    dataset_versions=versions,
-                    terms=terms,
-                    source="sweep",
-                )
-            )
+    sweeping = Sweeping(len(grid), terms, daily, metric, versions if workspace else None)
+    parts = swept_parts(panel, grid, sweeping, workspace, files, listen)
     if workspace:
+        trials = [part.trials for part in parts if part.trials is not None]
         enter_in_ledger(workspace, trials)
-    table = metrics_table(grid, metrics)
+    table = metrics_table(grid, [part.metrics for part in parts])
     if not np.isfinite(table[metric].to_numpy()).any():
         (reason,) = (m.undefined for m in METRICS if m.name == metric)
         raise InvalidInput(
@@ -273,8 +253,6 @@ def sweep(
             "other parameter values or another metric"
         )
     surroundings = neighbourhood(pd.Series(table[metric]))
-    ends = np.cumsum([len(values[metric]) for values in metrics])
-    best_part = int(np.searchsorted(ends, surroundings.best, side="right"))
     days = panel.ts[keep][[0, -1]].view("M8[us]").astype("M8[D]").astype(date)
     return Exploration(
         table=table,
@@ -292,7 +270,9 @@ def sweep(
             settings=_settings(config, funding),
         ),
         selection=selection(
-            Tried.join(tried, best_part, drawn), len(table), risk_free=config.risk_free
+            joined(parts, surroundings.best, len(table)),
+            len(table),
+            risk_free=config.risk_free,
         ),
     )
 

@@ -84,11 +84,13 @@ is 1e-15; 3 are not followed (3 funding); 2 wait for job second_opinion'
         )
 
 
-def runs_to_check(connection: Connection) -> list[dict[str, Any]]:
+def runs_to_check(
+    connection: Connection, among: Sequence[UUID] | None = None
+) -> list[dict[str, Any]]:
     """Current runs, those of plan books apart, whose result is not known to agree.
 
     Those are new ones, those that another version of vectorbt was asked about, and those that
-    differed when they were checked; in a stable order.
+    differed when they were checked; in a stable order. Only `among` these, where given.
 
     Columns: run_id, name, config, results, total_return and result_fingerprint.
 
@@ -100,9 +102,11 @@ def runs_to_check(connection: Connection) -> list[dict[str, Any]]:
                r.results, r.snapshot_id, r.dataset_version_ids, r.result_fingerprint,
                m.total_return
         {_RUNS} AND coalesce(c.verdict, 'differs') = 'differs'
+        AND (CAST(:among AS uuid[]) IS NULL OR r.run_id = ANY(CAST(:among AS uuid[])))
         ORDER BY r.tf, r.signal_name, r.symbol, r.run_id
     """
-    return with_provenance(connection.execute(text(query), _VERSION).mappings())
+    bound = {**_VERSION, "among": None if among is None else list(among)}
+    return with_provenance(connection.execute(text(query), bound).mappings())
 
 
 def record_checks(connection: Connection, checks: Sequence[EngineCheck]) -> set[UUID]:

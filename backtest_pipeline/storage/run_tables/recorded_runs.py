@@ -244,8 +244,19 @@ def stored_metrics(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
     return dict(rows.mappings().one_or_none() or {})
 
 
-def figures_by_directory(connection: Connection) -> list[dict[str, Any]]:
-    """What is stored of every run's figures, ordered by directory of artifacts.
+def runs_by_directory(connection: Connection) -> dict[str, int]:
+    """How many completed runs each directory of artifacts holds, in the order of the names."""
+    rows = connection.execute(
+        text("""
+            SELECT artifact_uri, count(*) AS n FROM visible_runs
+            WHERE status = 'completed' GROUP BY artifact_uri ORDER BY artifact_uri
+        """)
+    )
+    return {row["artifact_uri"]: row["n"] for row in rows.mappings()}
+
+
+def figures_by_directory(connection: Connection, uris: Sequence[str]) -> list[dict[str, Any]]:
+    """What is stored of the figures of the runs in these directories, ordered by directory.
 
     Columns: run_id, symbol, split, n_bars, artifact_uri, results, risk_free, and those of
     `backtest_metrics`.
@@ -255,8 +266,10 @@ def figures_by_directory(connection: Connection) -> list[dict[str, Any]]:
             SELECT r.symbol, r.split, r.n_bars, r.artifact_uri, r.results,
                    (r.config ->> 'risk_free')::float8 AS risk_free, m.*
             FROM visible_runs r JOIN backtest_metrics m USING (run_id)
-            WHERE r.status = 'completed' ORDER BY r.artifact_uri, r.run_id
-        """)
+            WHERE r.status = 'completed' AND r.artifact_uri = ANY(:uris)
+            ORDER BY r.artifact_uri, r.run_id
+        """),
+        {"uris": list(uris)},
     )
     return [dict(row) for row in rows.mappings()]
 

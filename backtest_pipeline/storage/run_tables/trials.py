@@ -40,7 +40,8 @@ def read_families(
     """The trials of these assets' families at a timeframe, one per set of parameters and settings.
 
     Windows do not multiply: a trial in `published` represents its set, else one over the whole
-    history, else the newest. The walk-forwards of an asset are a family of their own.
+    history, else the newest on the window that ends last. The walk-forwards of an asset are a
+    family of their own.
 
     Args:
         cursor: cursor of a transaction that sees the trials.
@@ -112,7 +113,9 @@ _FAMILIES = """
         SELECT DISTINCT ON ({owner}, strategy, set_id) trial_id, set_id, {owner}
         FROM ({chosen}) chosen
         ORDER BY {owner}, strategy, set_id, is_published DESC,
-                 (window_start IS NULL AND window_end IS NULL) DESC, created_at DESC, trial_id
+                 (window_start IS NULL AND window_end IS NULL) DESC,
+                 -- Folds of a walk-forward are done side by side: which is the newest is chance.
+                 window_end DESC, window_start DESC, created_at DESC, trial_id
     ), placed AS (
         SELECT trial_id, set_id, {owner}, count(*) OVER family AS n_trials,
                row_number() OVER (family ORDER BY set_id) AS place

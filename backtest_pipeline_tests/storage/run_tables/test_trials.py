@@ -6,6 +6,7 @@ import pytest
 
 from backtest_pipeline.market.errors import StoreError
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.run_tables.trials import read_families
 from backtest_pipeline_tests.sql import column, count, execute_as, execute_sql, scalar
 
 TRIAL = """
@@ -77,3 +78,26 @@ def test_trials_of_a_synthetic_asset_go_with_it(tried: Database) -> None:
     assert execute_sql(tried, "DELETE FROM trials WHERE symbol = 'S'") == 1
     assert execute_sql(tried, "DELETE FROM dim_assets WHERE symbol = 'S'") == 1
     assert count(tried, "trials") == 1
+
+
+ON_A_WINDOW = """
+    INSERT INTO trials (trial_id, configuration_id, strategy, params, symbol, tf, window_start,
+        window_end, config_hash, dataset_version, code_version, source, n_obs, first_week,
+        weekly_returns)
+    VALUES (gen_random_uuid(), gen_random_uuid(), 'ema_crossover', '{"fast": 5}', 'A', '1D', :since,
+        :until, 'c', 'd', 'k', 'walk_forward', 90, '2024-01-01', ARRAY[:weekly])"""
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_the_window_that_ends_last_stands_for_a_set_in_whatever_order_they_were_tried(
+    tried: Database, order: tuple[int, ...]
+) -> None:
+    windows = [("2024-01-01", "2024-06-01"), ("2024-03-01", "2024-09-01"), (None, "2024-05-01")]
+    for i in order:
+        since, end = windows[i]
+        execute_sql(tried, ON_A_WINDOW, since=since, until=end, weekly=float(i))
+    with tried.arrow() as connection, connection.cursor() as cursor:
+        found = read_families(cursor, "1D", ["A"], [], 10)
+    returns = sorted(found["weekly_returns"].to_pylist())
+    assert returns[0] == pytest.approx([0.1])  # of the other set, on the whole history
+    assert returns[1] == [1.0]

@@ -36,7 +36,10 @@ from backtest_pipeline.storage.run_tables.portfolios import (
     current_portfolios,
     portfolio_figures,
 )
-from backtest_pipeline.storage.run_tables.recorded_runs import figures_by_directory
+from backtest_pipeline.storage.run_tables.recorded_runs import (
+    figures_by_directory,
+    runs_by_directory,
+)
 from backtest_pipeline.storage.run_tables.retention import capture_aged, delete_aged, referred_to
 from backtest_pipeline.storage.run_tables.run_figures import current_figures, figures_by_partition
 from backtest_pipeline.storage.run_tables.run_search import RunFilter, list_runs
@@ -77,7 +80,7 @@ QUESTIONS: dict[str, Callable[[sa.Connection], object]] = {
     "runs of a board": lambda c: runs_to_rank(c, READ),
     "rows of a board": lambda c: board_rows(c, str(c.scalar(sa.text(_BOARD)))),
     "faults of a board": board_faults,
-    "figures of runs": figures_by_directory,
+    "figures of runs": lambda c: figures_by_directory(c, list(runs_by_directory(c))),
     "figures of portfolios": portfolio_figures,
     "figures by partition": lambda c: figures_by_partition(
         c, "backtests", timeframes=["1D"], symbols=_symbols(c)

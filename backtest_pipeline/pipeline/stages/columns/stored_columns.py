@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -60,8 +60,20 @@ def with_own_columns(workspace: Workspace, batch: PanelBatch, names: Iterable[st
             f"the stored {dataset} are of other features or columns than there are now; "
             "refresh signals",
         )
+    return own_columns_from(workspace, batch, own.sets)
+
+
+def own_columns_from(
+    workspace: Workspace, batch: PanelBatch, sets: Mapping[str, StoredColumns]
+) -> PanelBatch:
+    """A batch of features with the columns of these stored sets, which are of its bars.
+
+    Raises:
+        ArtifactCorrupt: where they are not.
+    """
+    panel, tf = batch.panel, batch.panel.timeframe.name
     values: dict[str, np.ndarray] = {}
-    for dataset, stored in own.sets.items():
+    for dataset, stored in sets.items():
         uris = {a: stored.versions[a].uris if a in batch.inputs else () for a in panel.assets}
         read = read_panel(workspace.artifacts, tf, uris, stored.names)
         if not np.array_equal(read.ts, panel.ts) or not np.array_equal(read.offsets, panel.offsets):
@@ -71,7 +83,7 @@ def with_own_columns(workspace: Workspace, batch: PanelBatch, names: Iterable[st
             )
         values |= read.columns
     on_bars = Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, values)
-    return replace(batch, own=OwnColumns(on_bars, own.sets))
+    return replace(batch, own=OwnColumns(on_bars, sets))
 
 
 def where_columns_are_stored(

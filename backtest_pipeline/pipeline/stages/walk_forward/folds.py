@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
 
+from backtest_pipeline.market.errors import StoreOvertaken, WorkGivenUp
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.pipeline.pools.pool import Work, done
+from backtest_pipeline.pipeline.pools.spread import is_spread, pieces_of
 from backtest_pipeline.pipeline.ranking.ledger import trials_of, window_of
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
@@ -24,6 +25,12 @@ from backtest_pipeline.pipeline.runs.identity import (
     simulation_config,
     without_defaults,
 )
+from backtest_pipeline.pipeline.stages.walk_forward.fold_rows import (
+    Destination,
+    chosen_of,
+    fold_row,
+    fold_table,
+)
 from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.validation.choices import method_of
@@ -31,7 +38,6 @@ from backtest_pipeline.research.validation.efficiency import WFO_THRESHOLD
 from backtest_pipeline.research.validation.optimizer import Combination, Objective, Search
 from backtest_pipeline.research.validation.schedule import FixedDates, Schedule, Task, schedule_of
 from backtest_pipeline.research.validation.walk_forward import (
-    FOLD_METRICS,
     Chosen,
     Question,
     batches_of_tasks,
@@ -45,6 +51,8 @@ from backtest_pipeline.simulation.rules import config_of_all
 from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.storage.run_tables.walk_forward import finished_folds, store_folds
 from backtest_pipeline.strategies.grid import ParameterSpace
+
+_DRAWING = 50_000  # bars in whose time the estimator draws a combination: ten milliseconds
 
 
 @dataclass(frozen=True)
@@ -93,19 +101,11 @@ class WalkForwardPlan:
         )
 
 
-@dataclass(frozen=True)
-class Destination:
-    """What the folds of an asset are stored under, and what they are folds of.
+Keyed = tuple[str, Chosen]
+"""A fold's result, and the hash of all that decides it."""
 
-    Attributes:
-        run_id: of the stitched run.
-        asset_id: of `dim_assets`.
-        dataset_version: of the features, and of the user's own columns that are read.
-    """
-
-    run_id: UUID
-    asset_id: int
-    dataset_version: str
+Elsewhere = Callable[[Workspace, Sequence[int]], list[Keyed]]
+"""Does the tasks at these positions, and stores them; can be pickled, and lays them out anew."""
 
 
 def fold_keys(
@@ -173,46 +173,63 @@ def folds_of(
     terms: RunTerms,
     destinations: Mapping[str, Destination],
     *,
+    only: Sequence[int] | None = None,
+    elsewhere: Elsewhere | None = None,
     rebuild: bool = False,
-) -> list[Chosen]:
+) -> list[Keyed]:
     """The result of each fold; each batch of them is stored, with its trials, when it is done.
+
+    Many folds are left to the workers of the pool, which store them as well.
 
     Args:
         workspace: the open store.
         panel, tasks, question: as `research.validation.walk_forward.choose` takes them.
         terms: what the runs assume.
         destinations: by asset.
+        only: positions of the tasks to do; all by default. Their keys follow from all tasks.
+        elsewhere: does some of the tasks in another process; None where only this one can.
         rebuild: compute also what is stored.
+
+    Raises:
+        WorkGivenUp: where they are not wanted any more; what is done by then is stored.
     """
-    keyed = list(zip(fold_keys(panel, tasks, question, terms), tasks, strict=True))
+    all_keyed = list(zip(fold_keys(panel, tasks, question, terms), tasks, strict=True))
+    keyed = all_keyed if only is None else [all_keyed[i] for i in only]
     with workspace.database.begin() as connection:
         known = {} if rebuild else finished_folds(connection, [key for key, _ in keyed])
-    chosen = {key: _chosen_of(row, question.space) for key, row in known.items()}
+    chosen = {key: chosen_of(row, question.space) for key, row in known.items()}
     name = f"folds {question.space.strategy.name}"
-    workspace.progress(name, len(chosen), len(tasks))
+    workspace.progress(name, len(chosen), len(keyed))
 
     def store(done: Sequence[tuple[str, Task, datetime]], trials: Sequence[pa.Table]) -> None:
         rows = [
-            _fold_row(panel, task, key, chosen[key], question, destinations[task.asset], at)
+            fold_row(panel, task, key, chosen[key], question, destinations[task.asset], at)
             for key, task, at in done
         ]
         with workspace.database.writing() as connection, connection.cursor() as cursor:
             for table in trials:
                 record_trials(cursor, table)
-            store_folds(cursor, _fold_table(rows))
+            store_folds(cursor, fold_table(rows))
 
     # Of an earlier run, such as that on the bars before some were appended.
-    elsewhere = [
+    of_others = [
         (key, task, known[key]["computed_at"])
         for key, task in keyed
         if key in known and known[key]["run_id"] != destinations[task.asset].run_id
     ]
-    if elsewhere:
-        store(elsewhere, [])
-    key_of = {id(task): key for key, task in keyed if key not in known}
-    todo = [task for key, task in keyed if key not in known]
+    if of_others:
+        store(of_others, [])
+    if elsewhere is not None:
+        position = {key: i for i, (key, _) in enumerate(keyed) if key not in chosen}
+        for found in _done_elsewhere(workspace, name, keyed, position, question, elsewhere):
+            chosen |= dict(found)
+            workspace.progress(name, len(chosen), len(keyed))
+    key_of = {id(task): key for key, task in keyed if key not in chosen}
+    todo = [task for key, task in keyed if key not in chosen]
     versions = {asset: place.dataset_version for asset, place in destinations.items()}
     for batch in batches_of_tasks(todo, question):
+        if workspace.given_up.is_set():
+            raise WorkGivenUp(f"{name}: the run was ended before all were done")
         trials: list[pa.Table] = []
         ledger = partial(enter_trials, trials, panel, question, terms, versions)
         part = panel.select(list(dict.fromkeys(task.asset for task in batch)))
@@ -220,8 +237,40 @@ def folds_of(
         chosen |= zip(keys, choose(part, batch, question, ledger), strict=True)
         now = datetime.now(UTC)
         store([(key, task, now) for key, task in zip(keys, batch, strict=True)], trials)
-        workspace.progress(name, len(chosen), len(tasks))
-    return [chosen[key] for key, _ in keyed]
+        workspace.progress(name, len(chosen), len(keyed))
+    return [(key, chosen[key]) for key, _ in keyed]
+
+
+def _done_elsewhere(
+    workspace: Workspace,
+    name: str,
+    keyed: Sequence[tuple[str, Task]],
+    position: Mapping[str, int],
+    question: Question,
+    elsewhere: Elsewhere,
+) -> Iterator[list[Keyed]]:
+    """What workers make of the folds at these positions, as it is done; nothing of a few."""
+    todo = [(key, task) for key, task in keyed if key in position]
+    if not is_spread(workspace.pool, _simulated_for([task for _, task in todo], question)):
+        return
+    # In the batches in which they would be computed here.
+    sizes = map(len, batches_of_tasks([task for _, task in todo], question))
+    left = iter([position[key] for key, _ in todo])
+    batches = [list(islice(left, size)) for size in sizes]
+    pieces = [[i for batch in piece for i in batch] for piece in pieces_of(workspace.pool, batches)]
+    key_at = {at: key for key, at in position.items()}
+    work = Work(name, partial(elsewhere, workspace), elsewhere)
+    for piece, found in done(workspace.pool, work, pieces):
+        if [key for key, _ in found] != [key_at[i] for i in piece]:
+            raise StoreOvertaken(f"{name}: a worker did folds of other bars; run it again")
+        yield found
+
+
+def _simulated_for(tasks: Sequence[Task], question: Question) -> int:
+    """About how many bars are simulated to choose on these folds, by the time that it takes."""
+    width = min(question.search.most, question.space.size)
+    drawn = _DRAWING if question.search.resolved(question.space) == "tpe" else 0
+    return width * sum(drawn + len(task.fold.train) for task in tasks)
 
 
 def enter_trials(
@@ -269,76 +318,3 @@ def enter_trials(
                 windows=bounds,
             )
         )
-
-
-def _fold_row(
-    panel: Panel,
-    task: Task,
-    key: str,
-    chosen: Chosen,
-    question: Question,
-    destination: Destination,
-    computed_at: datetime,
-) -> dict[str, Any]:
-    train, test = task.windows(panel)
-    combination = chosen.combination
-    return {
-        "run_id": str(destination.run_id),
-        "fold": task.fold.number,
-        "fold_key": key,
-        "strategy": question.space.strategy.name,
-        "id": destination.asset_id,
-        "symbol": task.asset,
-        "tf": panel.timeframe.name,
-        "train_start": int(panel.ts[train.start]),
-        "train_end": int(panel.ts[train.stop - 1]),
-        "test_start": int(panel.ts[test.start]),
-        "test_end": int(panel.ts[test.stop - 1]),
-        "n_train": train.stop - train.start,
-        "n_test": test.stop - test.start,
-        "status": "undefined" if combination is None else "chosen",
-        "params": None
-        if combination is None
-        else canonical_json(question.space.params(combination)),
-        "objective": question.objective.name,
-        "score": _or_none(chosen.score),
-        "n_combinations": chosen.n_combinations,
-        **{f"train_{name}": _or_none(chosen.train[name]) for name in FOLD_METRICS},
-        **{f"test_{name}": _or_none(chosen.test[name]) for name in FOLD_METRICS},
-        "computed_at": computed_at,
-    }
-
-
-def _fold_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    stamp = pa.timestamp("us", "UTC")
-    text = ("run_id", "fold_key", "strategy", "symbol", "tf", "status", "params", "objective")
-    whole = ("fold", "id", "n_train", "n_test", "n_combinations")
-    kinds = {
-        **dict.fromkeys(text, pa.string()),
-        **dict.fromkeys(whole, pa.int32()),
-        **dict.fromkeys(("train_start", "train_end", "test_start", "test_end"), stamp),
-        "computed_at": stamp,
-    }
-    return pa.table(
-        {name: pa.array([r[name] for r in rows], kinds.get(name, pa.float64())) for name in rows[0]}
-    )
-
-
-def _chosen_of(row: Mapping[str, Any], space: ParameterSpace) -> Chosen:
-    """A stored fold as it was computed."""
-    params = row["params"]
-    return Chosen(
-        combination=None if params is None else tuple(params[name] for name in space.names),
-        score=_or_nan(row["score"]),
-        n_combinations=row["n_combinations"],
-        train={name: _or_nan(row[f"train_{name}"]) for name in FOLD_METRICS},
-        test={name: _or_nan(row[f"test_{name}"]) for name in FOLD_METRICS},
-    )
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value

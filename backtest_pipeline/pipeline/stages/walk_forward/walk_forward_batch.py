@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,20 +16,23 @@ from backtest_pipeline.pipeline.ranking.ledger import trials_of
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
 )
-from backtest_pipeline.pipeline.runs.own_columns import own_columns_of, own_columns_read
+from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.runs.publish import (
     Publication,
     identify_runs,
     publication_of,
 )
 from backtest_pipeline.pipeline.runs.run_files import keep_files
+from backtest_pipeline.pipeline.stages.batch_files import BatchFiles
 from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
 from backtest_pipeline.pipeline.stages.features import load_daily
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
-from backtest_pipeline.pipeline.stages.walk_forward.folds import (
-    Destination,
-    WalkForwardPlan,
-    folds_of,
+from backtest_pipeline.pipeline.stages.walk_forward.fold_rows import Destination
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan, folds_of
+from backtest_pipeline.pipeline.stages.walk_forward.folds_again import (
+    FoldsWanted,
+    bars_of,
+    folds_again,
 )
 from backtest_pipeline.pipeline.stages.walk_forward.verdicts import (
     efficiency_row,
@@ -44,7 +48,6 @@ from backtest_pipeline.research.validation.walk_forward import (
     stitched,
     trade_stitched,
 )
-from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.trials import record_trials
@@ -134,8 +137,7 @@ def walk_forward_batch(
     told = replace(terms, walk_forward=plan.as_json())
     assets = list(dict.fromkeys(task.asset for task in tasks))
     tf = batch.panel.timeframe.name
-    bars = batch.own.on(batch.panel.select(assets), own_columns_of(terms.config))
-    panel = with_config_columns(bars, terms.config)
+    panel = bars_of(batch, assets, terms.config)
     with workspace.database.begin() as connection:
         ids = asset_ids(connection, assets)
     signals = [searched.signal for searched in searches]
@@ -143,6 +145,7 @@ def walk_forward_batch(
     identities = identify_runs(signals, assets, tf, batch.inputs, told, daily, batch.own, {})
     untested = {a: untested_bars([t for t in tasks if t.asset == a]) for a in assets}
     versions = {asset: batch.inputs[asset].version for asset in assets}
+    files = BatchFiles.of(batch)
     told_of: list[Mapping[str, str]] = []
     traded: list[Stitched] = []
     folds: list[list[Chosen]] = []
@@ -156,7 +159,22 @@ def walk_forward_batch(
             for asset, one in zip(assets, own, strict=True)
         }
         question = plan.question(searched.space, terms.config, terms.funding)
-        chosen = folds_of(workspace, known, tasks, question, told, places, rebuild=rebuild)
+        wanted = FoldsWanted(
+            files,
+            tuple(assets),
+            tuple(read),
+            searched.space.strategy.name,
+            searched.space.axes,
+            plan,
+            told,
+            places,
+            rebuild,
+        )
+        again = partial(folds_again, wanted)
+        keyed = folds_of(
+            workspace, known, tasks, question, told, places, elsewhere=again, rebuild=rebuild
+        )
+        chosen = [choice for _, choice in keyed]
         require_choices_probed(workspace, known, tasks, chosen, searched.space)
         traded.append(stitched(known, tasks, chosen, question))
         folds += [
