@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from tempfile import TemporaryFile
 from threading import Event
 from typing import Any
 
@@ -179,16 +180,21 @@ def recompute(
         "runs": [run.as_json() for run in runs],
     }
     known = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    with subprocess.Popen(
-        [sys.executable, "-P", "-c", WITH_PARENT.format(parent=os.getpid(), module=_WORKER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**known, "PYTHONPATH": str(folder)},
-        text=True,
-    ) as process:
+    with TemporaryFile("w+") as told:
+        # Not through a pipe: what it has not read when a wait for it ends would never be sent.
+        json.dump(request, told, allow_nan=False)
+        told.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", WITH_PARENT.format(parent=os.getpid(), module=_WORKER)],
+            stdin=told,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**known, "PYTHONPATH": str(folder)},
+            text=True,
+        )
+    with process:
         try:
-            stdout, stderr = _answered(process, json.dumps(request, allow_nan=False), given_up)
+            stdout, stderr = _answered(process, given_up)
         except BaseException:
             process.kill()
             raise
@@ -205,17 +211,13 @@ def recompute(
     return WorkerResponse(response["environment"], tuple(response["engine"]), runs_by_key)
 
 
-def _answered(
-    process: subprocess.Popen[str], request: str, given_up: Event | None
-) -> tuple[str, str]:
+def _answered(process: subprocess.Popen[str], given_up: Event | None) -> tuple[str, str]:
     """What the process writes to stdout and stderr until it ends."""
     until = time.monotonic() + _TIMEOUT_S
-    unsent: str | None = request
     while given_up is None or not given_up.is_set():
         try:
-            return process.communicate(unsent, timeout=1)
+            return process.communicate(timeout=1)
         except subprocess.TimeoutExpired:
-            unsent = None  # what is left of it is sent by the next call
             if time.monotonic() > until:
                 raise
     raise WorkGivenUp("replay: the run was ended before it was done")
