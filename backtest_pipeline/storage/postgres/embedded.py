@@ -86,7 +86,7 @@ def embedded_server(home: Path) -> EmbeddedServer:
 def release_all() -> None:
     """Stop using all servers, for a process that is about to end without its `atexit`."""
     for server in list(_claimed.values()):
-        server.release()
+        server.end()
 
 
 class EmbeddedServer:
@@ -103,6 +103,7 @@ class EmbeddedServer:
         self._data = self._folder / "data"
         self._log_file = self._folder / "server.log"
         self._claim: int | None = None
+        self._has_ended = False
 
     @property
     def socket_folder(self) -> Path:
@@ -123,12 +124,17 @@ class EmbeddedServer:
 
         Raises:
             StoreUnavailable: where it does not start, with the end of its log; or where this
-                process has released it, and ends.
+                process is about to end.
         """
         with self._changing_state():
-            if self._claim is None:
-                raise StoreUnavailable("this process has stopped using the embedded server")
+            if self._has_ended:
+                raise StoreUnavailable("this process is about to end")
             self._start()
+
+    def end(self) -> None:
+        """Stop using the server for good: other threads of this process cannot start it again."""
+        self._has_ended = True
+        self.release()
 
     def release(self) -> None:
         """Stop using the server; the last user stops it."""
@@ -137,7 +143,6 @@ class EmbeddedServer:
         with self._changing_state():
             os.close(self._claim)
             self._claim = None
-            _claimed.pop(self._folder.parent, None)  # who wants it again claims it again
             try:
                 alone = _lock_file(self._folder / "users.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
