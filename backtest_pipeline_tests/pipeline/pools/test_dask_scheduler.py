@@ -39,11 +39,11 @@ def test_other_code_and_workers_that_do_not_say_theirs_are_refused(
     with running_cluster(tmp_path, store.environment(), workers=0) as cluster:
         address = cluster.environment["BACKTEST_POOL_ADDRESS"]
         plain = (sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard")
-        cluster.work(plain, again=False, **environment_of(address, tmp_path / "tls"))
+        cluster.work(plain, **environment_of(address, tmp_path / "tls"))
         folder = other_code(tmp_path / "other")
         # Its code is at another place, where nothing is compiled.
         where = {"PYTHONPATH": str(folder), "PWD": str(folder), "NUMBA_DISABLE_JIT": "1"}
-        cluster.work(again=False, **where)
+        cluster.work(**where)
         log = cluster.scheduler.log
         until(lambda: "is refused: it was not started with --preload" in log.read_text())
         until(lambda: "is refused: code is " in log.read_text(), cluster.told)
