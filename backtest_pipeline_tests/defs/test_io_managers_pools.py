@@ -24,6 +24,7 @@ from backtest_pipeline_tests.pipeline.pools.clusters import running_cluster
 ASSETS = tuple(f"U{number:02}" for number in range(14))
 ALL = rectangle(f"{ASSETS[0]}|1D", f"{ASSETS[-1]}|2D")
 ROWS = 1_500
+VERSIONS = ("dagster/code_version", "dagster/data_version")
 CHAIN = ("bars", "cmc_features", "signals", "backtests")
 
 Known = dict[str, dict[str, Any]]
@@ -57,7 +58,10 @@ def refreshed(workspace: Workspace) -> tuple[Known, Contents]:
         run = run_job(instance, "refresh", ALL)
         require_success(run)
         known = {
-            asset: {key: event.tags for key, event in told(instance, run, asset).items()}
+            asset: {
+                key: {name: (event.tags or {})[name] for name in VERSIONS}
+                for key, event in told(instance, run, asset).items()
+            }
             for asset in CHAIN
         }
         assert {len(events) for events in known.values()} == {2 * len(ASSETS)}

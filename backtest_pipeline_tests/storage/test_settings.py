@@ -63,7 +63,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("ARTIFACTS_URL", "abfss://box:hunter2@name.dfs.core.windows.net", "put credentials"),
         ("ARTIFACTS_URL", "relative", "absolute"),
         ("POOL", "ray", "'inline', 'processes' or 'dask'"),
-        ("POOL_WORKERS", "0", "greater than or equal to 1"),
+        ("POOL_WORKERS", "0", "must be at least 1"),
         ("POOL_TLS", "relative", "absolute"),
         ("POOL_ADDRESS", "scheduler:8786", "must be the address of a Dask scheduler"),
         ("POOL_ADDRESS", "tls://scheduler", "with its port"),

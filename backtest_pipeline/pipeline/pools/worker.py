@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
+from multiprocessing.util import Finalize
 from threading import Event, Lock, Thread, current_thread, main_thread
 from typing import Generic, TypeVar
 from uuid import uuid4
@@ -83,6 +84,8 @@ def begin_with_parent(settings: Settings) -> None:
     """Initialise this process as a worker that exits when the process that started it is gone."""
     begin(settings)
     Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+    # A worker that is idle notices it by itself, and ends before that thread could.
+    Finalize(None, _leave, exitpriority=0)
 
 
 def warm(retry_s: float = 0.0) -> None:
@@ -194,12 +197,18 @@ def _require_strategies(wanted: str) -> None:
 def _end_with_parent() -> None:
     """Exit with the parent: a killed one would leave workers behind that hold port and store.
 
-    Nobody else is left to stop the embedded server.
+    Nobody else is left then to stop the embedded server.
     """
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])
         try:
-            release_all()
+            _leave()
         finally:
             os._exit(1)
+
+
+def _leave() -> None:
+    parent = parent_process()
+    if parent is not None and not parent.is_alive():
+        release_all()

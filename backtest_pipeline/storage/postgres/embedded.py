@@ -33,6 +33,7 @@ SUPERUSER = "postgres"
 PORT = 5432  # names the socket file; no network port is opened
 START_SECONDS = 300.0  # recovery after a crash may have to read max_wal_size of log
 STOP_SECONDS = 60
+_DYING_S = 5.0
 _SOCKET_PATH_LIMIT = 103  # bytes; the shortest of the supported systems
 
 # Tuned for batches of several hundred thousand rows. Commits stay durable (synchronous_commit). The
@@ -63,7 +64,7 @@ _INCLUDED = f"include '{_CONFIGURATION_FILE}'\n"
 
 _log = logging.getLogger(__name__)
 _claimed: dict[Path, EmbeddedServer] = {}
-_claiming = threading.Lock()
+_claiming, _ending = threading.Lock(), threading.Lock()
 
 
 def embedded_server(home: Path) -> EmbeddedServer:
@@ -85,8 +86,9 @@ def embedded_server(home: Path) -> EmbeddedServer:
 
 def release_all() -> None:
     """Stop using all servers, for a process that is about to end without its `atexit`."""
-    for server in list(_claimed.values()):
-        server.release()
+    with _ending:
+        for server in list(_claimed.values()):
+            server.end()
 
 
 class EmbeddedServer:
@@ -103,6 +105,7 @@ class EmbeddedServer:
         self._data = self._folder / "data"
         self._log_file = self._folder / "server.log"
         self._claim: int | None = None
+        self._has_ended = False
 
     @property
     def socket_folder(self) -> Path:
@@ -123,27 +126,39 @@ class EmbeddedServer:
 
         Raises:
             StoreUnavailable: where it does not start, with the end of its log; or where this
-                process has released it, and ends.
+                process is about to end.
         """
         with self._changing_state():
-            if self._claim is None:
-                raise StoreUnavailable("this process has stopped using the embedded server")
+            if self._has_ended:
+                raise StoreUnavailable("this process is about to end")
             self._start()
 
-    def release(self) -> None:
-        """Stop using the server; the last user stops it."""
-        if self._claim is None or not self._folder.is_dir():
-            return
+    def end(self) -> None:
+        """Stop using the server for good: other threads of this process cannot start it again.
+
+        Whoever dies at the same time counts as its user a moment longer, and is waited for.
+        """
+        self._has_ended = True
+        deadline = time.monotonic() + _DYING_S
+        while not self.release() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def release(self) -> bool:
+        """Stop using the server; the last user stops it. False if it has others."""
+        if not self._folder.is_dir() or (self._claim is None and not self._has_ended):
+            return True
         with self._changing_state():
-            os.close(self._claim)
-            self._claim = None
-            _claimed.pop(self._folder.parent, None)  # who wants it again claims it again
+            if self._claim is not None:
+                os.close(self._claim)
+                self._claim = None
             try:
                 alone = _lock_file(self._folder / "users.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return
+                return False
             os.close(alone)
-            self._stop()
+            if self._postmaster_lives():
+                self._stop()
+        return True
 
     @contextmanager
     def _changing_state(self) -> Iterator[None]:

@@ -223,6 +223,20 @@ def test_whoever_reads_restarts_a_server_that_has_died(home: Path) -> None:
     embedded_server(home).release()
 
 
+def test_a_process_that_is_about_to_end_does_not_start_it_again(home: Path) -> None:
+    server = EmbeddedServer(home)
+    server.claim()
+    server.end()
+    with pytest.raises(StoreUnavailable, match="about to end"):
+        server.revive()
+    with pytest.raises(FileNotFoundError):
+        postmaster(home)
+    again = EmbeddedServer(home)
+    again.claim()
+    assert ask(again.socket_folder, "SELECT 1") == 1
+    again.release()
+
+
 def test_a_killed_initialisation_is_begun_anew(new_home: Path) -> None:
     server = EmbeddedServer(new_home)
     (new_home / "postgres" / "data.partial").mkdir(parents=True)
