@@ -39,7 +39,7 @@ def scheduler(
     port: Annotated[int, typer.Option(help="Port to listen at.")] = 8786,
 ) -> None:
     """Run the scheduler until it is stopped; have it restarted whenever it ends."""
-    from backtest_pipeline.pipeline.pools.programs import scheduler_program
+    from backtest_pipeline.pipeline.pools.dask_programs import scheduler_program
 
     _become(*scheduler_program(host, port))
 
@@ -49,7 +49,7 @@ def worker() -> None:
     """Run BACKTEST_POOL_WORKERS workers of the scheduler at BACKTEST_POOL_ADDRESS.
 
     They end when the scheduler is gone, without an error: have them restarted whenever they do."""
-    from backtest_pipeline.pipeline.pools.programs import worker_program
+    from backtest_pipeline.pipeline.pools.dask_programs import worker_program
 
     _become(*worker_program())
 
@@ -59,7 +59,7 @@ def status() -> None:
     """Show the scheduler's workers that have this code, these packages and this store.
 
     Fails where there is none."""
-    from backtest_pipeline.pipeline.pools.programs import workers_there
+    from backtest_pipeline.pipeline.pools.dask_programs import workers_there
 
     say(workers_there())
 

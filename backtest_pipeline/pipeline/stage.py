@@ -29,7 +29,7 @@ from backtest_pipeline.market.errors import (
 )
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.pools.pool import HERE, Pool, Running, Work
+from backtest_pipeline.pipeline.pools.work_pool import HERE, PoolWork, Running, WorkPool
 from backtest_pipeline.storage.postgres.writer_slots import waiting_until
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def run_stage(
     batches: Batches[T],
     stage: Stage[T],
     *,
-    pool: Pool = HERE,
+    pool: WorkPool = HERE,
     batch_rows: int = MOST_ROWS,
     rebuild: bool = False,
     progress: Progress = silent,
@@ -268,7 +268,7 @@ def run_stage(
             return retrying(what, lambda: stored_batch(batches, stage, batch, rebuild), interrupted)
 
     elsewhere = None if stage.remade is None else partial(store_remade, stage.remade, rebuild)
-    work = Work(stage.name, store, elsewhere)
+    work = PoolWork(stage.name, store, elsewhere)
 
     def do(part: Sequence[Partition]) -> list[Outcome]:
         if interrupted.is_set():  # between two halves

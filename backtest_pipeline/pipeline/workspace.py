@@ -11,8 +11,8 @@ from threading import Event
 from typing import Concatenate, ParamSpec, TypeVar
 
 from backtest_pipeline.market.errors import ConfigurationError
-from backtest_pipeline.pipeline.pools.choose import pool_of
-from backtest_pipeline.pipeline.pools.pool import HERE, Pool
+from backtest_pipeline.pipeline.pools.configured_pool import pool_of
+from backtest_pipeline.pipeline.pools.work_pool import HERE, WorkPool
 from backtest_pipeline.pipeline.stage import Progress, silent
 from backtest_pipeline.storage.artifact_root import bind_root
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
@@ -45,7 +45,7 @@ class Workspace:
 
     database: Database
     artifacts: ArtifactStore
-    pool: Pool = HERE
+    pool: WorkPool = HERE
     progress: Progress = silent
     external: FeatureTable | None = None
     columns_folder: Path | None = None

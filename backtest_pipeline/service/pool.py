@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from pebble import ProcessExpired
 
+from backtest_pipeline.pipeline.pools.pool_process import PRELOADED, warm
 from backtest_pipeline.pipeline.pools.processes import START_S, WorkerProcess, forked_from
-from backtest_pipeline.pipeline.pools.worker import PRELOADED, warm
 from backtest_pipeline.service.pool_worker import WorkerTask, execute_json
 from backtest_pipeline.service.problems import Failure, Problem
 from backtest_pipeline.service.turns import Turns

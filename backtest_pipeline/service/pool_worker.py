@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.jobs.requests import require_sound_job
-from backtest_pipeline.pipeline.pools.worker import WorkerStore, worker_store
+from backtest_pipeline.pipeline.pools.pool_process import WorkerStore, worker_store
 from backtest_pipeline.pipeline.specs import ExecutableSpec, JobSpec
 from backtest_pipeline.service.problems import Failure, failure_of
 from backtest_pipeline.storage.logs import about

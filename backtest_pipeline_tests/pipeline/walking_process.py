@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.pools.pool import Threads
+from backtest_pipeline.pipeline.pools.work_pool import Threads
 from backtest_pipeline.pipeline.stage import StageReport, run_stage
 from backtest_pipeline.pipeline.stages.features import stored_features
 from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backtest_pipeline.pipeline.monitoring.counters import count_engine_checks
-from backtest_pipeline.pipeline.pools.pool import Threads, Work, done
+from backtest_pipeline.pipeline.pools.work_pool import PoolWork, Threads, done
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.vectorbt_engine.cross_check import (
     Orders,
@@ -81,7 +81,7 @@ def second_opinion(workspace: Workspace) -> SecondOpinion:
     ids = list(names)
     pieces = [tuple(ids[i : i + _RUNS_AT_ONCE]) for i in range(0, len(ids), _RUNS_AT_ONCE)]
     pool = Threads(1) if workspace.pool.is_here or len(pieces) == 1 else workspace.pool
-    work = Work("second_opinion", partial(checked_again, workspace), checked_again)
+    work = PoolWork("second_opinion", partial(checked_again, workspace), checked_again)
     known: dict[UUID, EngineCheck] = {}
     n_seen = 0
     for piece, checks in done(pool, work, pieces):

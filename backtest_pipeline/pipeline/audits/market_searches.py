@@ -12,8 +12,8 @@ import numpy as np
 from backtest_pipeline.market.errors import WorkGivenUp
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.pools.pool import HERE, Work, done
 from backtest_pipeline.pipeline.pools.spread import is_spread, pieces_of
+from backtest_pipeline.pipeline.pools.work_pool import HERE, PoolWork, done
 from backtest_pipeline.pipeline.stages.batch_files import BatchFiles
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.ranking.leaderboard import Gate
@@ -105,7 +105,7 @@ class MarketSearches:
             pieces_of(pool, firsts) if spread else [firsts[i : i + 1] for i in range(len(firsts))]
         )
         stage = f"searching {market}"
-        work = Work(
+        work = PoolWork(
             stage,
             lambda piece: list(self._verdicts(market, universe, piece)),
             partial(searched_again, self, market),

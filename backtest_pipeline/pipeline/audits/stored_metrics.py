@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backtest_pipeline.market.errors import ArtifactError, WorkGivenUp
-from backtest_pipeline.pipeline.pools.pool import HERE, Work, done
+from backtest_pipeline.pipeline.pools.work_pool import HERE, PoolWork, done
 from backtest_pipeline.pipeline.versions import PLANNED, PORTFOLIO_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.metrics.metrics import (
@@ -81,7 +81,7 @@ def check_stored_metrics(workspace: Workspace) -> StoredMetrics:
         portfolios = portfolio_figures(connection)
     pieces = _pieces(directories)
     pool = HERE if len(pieces) <= 1 else workspace.pool
-    work = Work("stored_metrics", partial(metrics_again, workspace), metrics_again)
+    work = PoolWork("stored_metrics", partial(metrics_again, workspace), metrics_again)
     parts = dict(done(pool, work, pieces))
     found = reduce(StoredMetrics.__add__, (parts[piece] for piece in pieces), StoredMetrics())
     found.older += sum(row["code_version"] != PORTFOLIO_CODE for row in portfolios)

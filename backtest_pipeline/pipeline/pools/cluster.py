@@ -25,9 +25,9 @@ from backtest_pipeline.pipeline.pools.environment import (
     name_of,
     surroundings,
 )
-from backtest_pipeline.pipeline.pools.pool import Work
+from backtest_pipeline.pipeline.pools.pool_process import Order, call, give_up
 from backtest_pipeline.pipeline.pools.tls import security_of
-from backtest_pipeline.pipeline.pools.worker import Order, call, give_up
+from backtest_pipeline.pipeline.pools.work_pool import PoolWork
 from backtest_pipeline.storage.settings import Settings
 
 A = TypeVar("A")
@@ -78,7 +78,7 @@ class Cluster:
     def _known(self) -> Mapping[str, str]:
         return surroundings(self._settings, self._store_id())
 
-    def do(self, work: Work[A, R], item: A) -> R:
+    def do(self, work: PoolWork[A, R], item: A) -> R:
         if work.elsewhere is None:
             return work.here(item)
         begun_at = self._abandonments

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from backtest_pipeline.market.errors import BacktestError, ConfigurationError
-from backtest_pipeline.pipeline.pools import worker as worker_code
+from backtest_pipeline.pipeline.pools import pool_process
 from backtest_pipeline.pipeline.pools.environment import ANNOUNCED, name_of, surroundings
 from backtest_pipeline.storage.settings import load_settings
 
@@ -33,13 +33,13 @@ async def dask_setup(worker: Worker) -> None:
             f"workers instead of {worker.state.nthreads} threads"
         )
     settings = load_settings()
-    worker_code.begin(settings)
+    pool_process.begin(settings)
     try:
-        await asyncio.to_thread(worker_code.warm, settings.store_retry_s)
+        await asyncio.to_thread(pool_process.warm, settings.store_retry_s)
     except BacktestError as error:
         _log.error("this worker does not start: %s", error)
         raise
-    store = worker_code.worker_store().workspace()
+    store = pool_process.worker_store().workspace()
     known = surroundings(settings, store.artifacts.root_id())
     # They are sent when it registers, which comes next.
     worker.startup_information[ANNOUNCED] = lambda _worker: known
@@ -49,4 +49,4 @@ async def dask_setup(worker: Worker) -> None:
 
 def dask_teardown(_worker: Worker) -> None:
     """Close the store."""
-    worker_code.worker_store().close()
+    pool_process.worker_store().close()

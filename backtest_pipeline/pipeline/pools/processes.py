@@ -24,14 +24,14 @@ from backtest_pipeline.market.errors import (
     WorkerLost,
     WorkGivenUp,
 )
-from backtest_pipeline.pipeline.pools.pool import Work
-from backtest_pipeline.pipeline.pools.worker import (
+from backtest_pipeline.pipeline.pools.pool_process import (
     PRELOADED,
     Order,
     begin_with_parent,
     call,
     warm,
 )
+from backtest_pipeline.pipeline.pools.work_pool import PoolWork
 from backtest_pipeline.storage.settings import Settings
 
 A = TypeVar("A")
@@ -120,7 +120,7 @@ class Processes:
         self._busy: set[Future[Any]] = set()
         self._abandonments = 0
 
-    def do(self, work: Work[A, R], item: A) -> R:
+    def do(self, work: PoolWork[A, R], item: A) -> R:
         if work.elsewhere is None:
             return work.here(item)
         begun_at = self._abandonments

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from backtest_pipeline.pipeline.pools.pool import Pool
+from backtest_pipeline.pipeline.pools.work_pool import WorkPool
 
 T = TypeVar("T")
 
@@ -24,12 +24,12 @@ _PIECES_A_WORKER = 3
 """So that no worker is idle for long at the end: pieces of one size differ in what they cost."""
 
 
-def is_spread(pool: Pool, n_simulated: int) -> bool:
+def is_spread(pool: WorkPool, n_simulated: int) -> bool:
     """Whether a simulation of so many bars, each combination counting, is left to workers."""
     return not pool.is_here and n_simulated >= FEWEST_SIMULATED
 
 
-def pieces_of(pool: Pool, parts: Sequence[T], smallest: int = 1) -> list[Sequence[T]]:
+def pieces_of(pool: WorkPool, parts: Sequence[T], smallest: int = 1) -> list[Sequence[T]]:
     """The parts in their order, cut into a few pieces for each worker of the pool.
 
     Args:

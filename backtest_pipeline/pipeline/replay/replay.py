@@ -19,8 +19,8 @@ from backtest_pipeline.market.errors import (
     UnknownName,
 )
 from backtest_pipeline.pipeline.planning.planned_account import block_lines
-from backtest_pipeline.pipeline.pools.pool import HERE, Work, done
 from backtest_pipeline.pipeline.pools.spread import pieces_of
+from backtest_pipeline.pipeline.pools.work_pool import HERE, PoolWork, done
 from backtest_pipeline.pipeline.replay.sent_values import curve_hash
 from backtest_pipeline.pipeline.replay.worker_process import (
     ReplayRequest,
@@ -164,7 +164,9 @@ def replay_runs(
         for uri, of_code in todo.items()
         for piece in pieces_of(pool, of_code, smallest)
     ]
-    work = Work("replay", partial(replayed_again, code, workspace), partial(replayed_again, code))
+    work = PoolWork(
+        "replay", partial(replayed_again, code, workspace), partial(replayed_again, code)
+    )
     for _, replayed in done(pool if len(pieces) > 1 else HERE, work, pieces):
         replays |= {one.run_id: one for one in replayed}
         workspace.progress("replay", len(replays), len(runs))

@@ -57,7 +57,7 @@ UNUSABLE_STAMP = "unusable_stamp"
 EMA_COLUMNS = tuple(f"ema_{period}" for period in EMA_PERIODS)
 
 
-class Look(NamedTuple):
+class TableLook(NamedTuple):
     """What the external table holds, as it was found at one time."""
 
     marks: dict[Partition, Watermark]
@@ -74,7 +74,7 @@ class ExternalReader:
         ConfigurationError: where no external table is configured.
     """
 
-    def __init__(self, workspace: Workspace, look: Look | None = None) -> None:
+    def __init__(self, workspace: Workspace, look: TableLook | None = None) -> None:
         """Reads nothing yet, and nothing at all with the look of another process."""
         if workspace.external is None:
             raise ConfigurationError(
@@ -87,7 +87,7 @@ class ExternalReader:
         self._look_of_another = look
 
     @cached_property
-    def _look(self) -> Look:
+    def _look(self) -> TableLook:
         if self._look_of_another is not None:
             return self._look_of_another
         look = look_at(self.table)
@@ -110,10 +110,10 @@ class ExternalReader:
         for id_, tf in sorted(current):
             timeframes.setdefault(names[id_], []).append(tf)
         ids = {symbol: id_ for id_, symbol in names.items()}
-        return Look(marks, ids, unusable, sentences, timeframes)
+        return TableLook(marks, ids, unusable, sentences, timeframes)
 
     @property
-    def look(self) -> Look:
+    def look(self) -> TableLook:
         """What was found, for the reader of another process."""
         with self._lock:
             return self._look
@@ -356,7 +356,7 @@ class ExternalFeaturesStage:
 
 
 def external_features_again(
-    look: Look, workspace: Workspace, partitions: Sequence[Partition], _rebuild: bool
+    look: TableLook, workspace: Workspace, partitions: Sequence[Partition], _rebuild: bool
 ) -> tuple[Batches[ExternalBatch], ExternalFeaturesStage]:
     """The stage and its batches, made in any process."""
     reader = ExternalReader(workspace, look)

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from backtest_pipeline.market.errors import BacktestError, StoreOvertaken
 from backtest_pipeline.market.panel import utc_index
-from backtest_pipeline.pipeline.pools.pool import HERE, Work, done
+from backtest_pipeline.pipeline.pools.work_pool import HERE, PoolWork, done
 from backtest_pipeline.pipeline.runs.summary import Run, Summary, rounded
 from backtest_pipeline.pipeline.stage import of_the_environment
 from backtest_pipeline.pipeline.stages.portfolio_members import Members, members_of
@@ -100,7 +100,7 @@ def roll_up_each(
     Raises:
         StoreError, ArtifactError, ConfigurationError: for problems that would affect each of them.
     """
-    work = Work(
+    work = PoolWork(
         "portfolio_rollups",
         lambda timeframe: _rolled_up(config, workspace, timeframe),
         partial(_rolled_up, config),

@@ -13,8 +13,8 @@ import pyarrow as pa
 from backtest_pipeline.market.errors import WorkGivenUp
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US
-from backtest_pipeline.pipeline.pools.pool import Work, done
 from backtest_pipeline.pipeline.pools.spread import is_spread, pieces_of
+from backtest_pipeline.pipeline.pools.work_pool import PoolWork, done
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
 from backtest_pipeline.pipeline.runs.identity import RunTerms
 from backtest_pipeline.pipeline.stages.batch_files import BatchFiles
@@ -120,7 +120,7 @@ def swept_parts(
     found: dict[int, list[Swept]] = {}
     n_done = 0
     listen(0, len(grid))
-    work = Work(f"sweep {grid.strategy.name}", partial(again, workspace), again)
+    work = PoolWork(f"sweep {grid.strategy.name}", partial(again, workspace), again)
     for (first, combinations), parts in done(workspace.pool, work, items):
         found[first] = parts
         n_done += len(combinations)

@@ -14,7 +14,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.pools.pool import Pool, Work
+from backtest_pipeline.pipeline.pools.work_pool import PoolWork, WorkPool
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Remade, StageReport, run_stage
 from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
@@ -31,9 +31,9 @@ def nothing_here(item: Any) -> Any:
     raise AssertionError(f"{item} was done in the process that wanted it done")
 
 
-def asked(pool: Pool, function: Any, item: Any = None) -> Any:
+def asked(pool: WorkPool, function: Any, item: Any = None) -> Any:
     """What a worker answers."""
-    return pool.do(Work("test", nothing_here, function), item)
+    return pool.do(PoolWork("test", nothing_here, function), item)
 
 
 def own_pid(_workspace: Workspace, _item: None) -> int:

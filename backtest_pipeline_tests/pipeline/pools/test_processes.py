@@ -19,8 +19,8 @@ from backtest_pipeline.market.errors import (
     WorkGivenUp,
 )
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.pools.pool import Work, done
 from backtest_pipeline.pipeline.pools.processes import ATTEMPTS, Processes
+from backtest_pipeline.pipeline.pools.work_pool import PoolWork, done
 from backtest_pipeline.pipeline.stage import Outcome, Status
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.logs import about
@@ -83,7 +83,7 @@ def folder(tmp_path: Path) -> Path:
 
 def workers_of(workspace: Workspace) -> list[psutil.Process]:
     """Its worker processes; each is asked for its own."""
-    work = Work("test", nothing_here, own_pid)
+    work = PoolWork("test", nothing_here, own_pid)
     return [
         psutil.Process(pid) for pid in {pid for _, pid in done(workspace.pool, work, [None, None])}
     ]
@@ -199,7 +199,7 @@ def test_an_interrupt_ends_what_workers_do_and_keeps_what_is_stored(
 
 
 def test_work_that_is_abandoned_says_so(workspace: Workspace, folder: Path) -> None:
-    work = Work("test", nothing_here, long_statement)
+    work = PoolWork("test", nothing_here, long_statement)
     running = done(workspace.pool, work, [folder / "woken"])
     caught: list[BaseException] = []
 

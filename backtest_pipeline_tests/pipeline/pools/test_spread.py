@@ -23,8 +23,8 @@ from backtest_pipeline.pipeline.audits.engine_cross_check import second_opinion
 from backtest_pipeline.pipeline.audits.negative_controls import Controls, run_negative_controls
 from backtest_pipeline.pipeline.audits.stored_metrics import check_stored_metrics
 from backtest_pipeline.pipeline.pools import spread
-from backtest_pipeline.pipeline.pools.pool import Threads, Work
 from backtest_pipeline.pipeline.pools.processes import Processes
+from backtest_pipeline.pipeline.pools.work_pool import PoolWork, Threads
 from backtest_pipeline.pipeline.replay import replay
 from backtest_pipeline.pipeline.replay.replay import ReplayVerdict, replay_runs
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
@@ -71,7 +71,7 @@ class CountingProcesses(Processes):
         super().__init__(settings, size)
         self.given: Counter[str] = Counter()
 
-    def do(self, work: Work[A, R], item: A) -> R:
+    def do(self, work: PoolWork[A, R], item: A) -> R:
         self.given[work.name] += 1
         return super().do(work, item)
 

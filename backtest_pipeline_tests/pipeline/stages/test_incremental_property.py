@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.pools.pool import Threads
+from backtest_pipeline.pipeline.pools.work_pool import Threads
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_signals

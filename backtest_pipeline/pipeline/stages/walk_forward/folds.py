@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from backtest_pipeline.market.errors import StoreOvertaken, WorkGivenUp
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.pipeline.pools.pool import Work, done
 from backtest_pipeline.pipeline.pools.spread import is_spread, pieces_of
+from backtest_pipeline.pipeline.pools.work_pool import PoolWork, done
 from backtest_pipeline.pipeline.ranking.ledger import trials_of, window_of
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
@@ -259,7 +259,7 @@ def _done_elsewhere(
     batches = [list(islice(left, size)) for size in sizes]
     pieces = [[i for batch in piece for i in batch] for piece in pieces_of(workspace.pool, batches)]
     key_at = {at: key for key, at in position.items()}
-    work = Work(name, partial(elsewhere, workspace), elsewhere)
+    work = PoolWork(name, partial(elsewhere, workspace), elsewhere)
     for piece, found in done(workspace.pool, work, pieces):
         if [key for key, _ in found] != [key_at[i] for i in piece]:
             raise StoreOvertaken(f"{name}: a worker did folds of other bars; run it again")

@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from backtest_pipeline.pipeline.pools.choose import pool_of, usable_cores, workers_of
 from backtest_pipeline.pipeline.pools.cluster import Cluster
-from backtest_pipeline.pipeline.pools.pool import HERE, Running, Threads, Work, done
+from backtest_pipeline.pipeline.pools.configured_pool import pool_of, usable_cores, workers_of
 from backtest_pipeline.pipeline.pools.processes import Processes
+from backtest_pipeline.pipeline.pools.work_pool import HERE, PoolWork, Running, Threads, done
 from backtest_pipeline.storage.logs import about, run_id
 from backtest_pipeline.storage.settings import load_settings
 
@@ -35,7 +35,7 @@ def test_the_settings_choose_and_nothing_is_started() -> None:
 
 
 def test_what_only_this_process_can_do_is_done_here() -> None:
-    work = Work("test", lambda item: (item, threading.get_ident()))
+    work = PoolWork("test", lambda item: (item, threading.get_ident()))
     here = threading.get_ident()
     for settings in (
         load_settings(pool="processes"),
@@ -46,7 +46,7 @@ def test_what_only_this_process_can_do_is_done_here() -> None:
 
 def test_work_is_done_side_by_side_and_comes_as_it_is_done() -> None:
     together = threading.Barrier(2)
-    work: Work[int, int] = Work(
+    work: PoolWork[int, int] = PoolWork(
         "test", lambda item: item * together.parties if together.wait() >= 0 else 0
     )
     assert sorted(done(HERE, work, [1, 2, 3, 4])) == [(1, 2), (2, 4), (3, 6), (4, 8)]
@@ -54,7 +54,7 @@ def test_work_is_done_side_by_side_and_comes_as_it_is_done() -> None:
 
 def test_it_knows_what_the_thread_knows_that_wants_it() -> None:
     with about(run="n-3"):
-        assert list(done(HERE, Work("test", lambda _: run_id.get()), [0])) == [(0, "n-3")]
+        assert list(done(HERE, PoolWork("test", lambda _: run_id.get()), [0])) == [(0, "n-3")]
 
 
 def test_after_an_error_nothing_more_is_started_and_what_is_done_is_given() -> None:
@@ -77,7 +77,7 @@ def test_after_an_error_nothing_more_is_started_and_what_is_done_is_given() -> N
     begun.clear()
     failed.clear()
     with pytest.raises(ValueError, match="one"):
-        list(done(Threads(1), Work("test", do), [1, 2, 3, 4, 5, 6]))
+        list(done(Threads(1), PoolWork("test", do), [1, 2, 3, 4, 5, 6]))
     assert begun[0] == 1
     assert len(begun) < 6
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.pipeline.pools import dask_scheduler
-from backtest_pipeline.pipeline.pools.choose import workers_of
+from backtest_pipeline.pipeline.pools.configured_pool import workers_of
 from backtest_pipeline.pipeline.pools.environment import PRELOAD
 from backtest_pipeline.pipeline.pools.tls import environment_of
 from backtest_pipeline.storage.postgres.sessions import WORKER_TTL_S

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backtest_pipeline.market.errors import ConfigurationError
-from backtest_pipeline.pipeline.pools.pool import Pool, Threads
+from backtest_pipeline.pipeline.pools.work_pool import Threads, WorkPool
 from backtest_pipeline.simulation.cores import usable_cores
 from backtest_pipeline.storage.settings import Settings
 
 
-def pool_of(settings: Settings, store_id: Callable[[], str | None]) -> Pool:
+def pool_of(settings: Settings, store_id: Callable[[], str | None]) -> WorkPool:
     """The pool that the settings configure; it starts and connects to nothing before there is work.
 
     Args:

@@ -27,7 +27,7 @@ GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
-class Work(Generic[A, R]):
+class PoolWork(Generic[A, R]):
     """What is to be done with each item.
 
     Attributes:
@@ -43,7 +43,7 @@ class Work(Generic[A, R]):
     elsewhere: Callable[[Workspace, A], R] | None = None
 
 
-class Pool(Protocol):
+class WorkPool(Protocol):
     """Where work is done."""
 
     @property
@@ -61,7 +61,7 @@ class Pool(Protocol):
         """How many threads may wait for work at once."""
         ...
 
-    def do(self, work: Work[A, R], item: A) -> R:
+    def do(self, work: PoolWork[A, R], item: A) -> R:
         """Do one piece of work, and wait for its result.
 
         Raises:
@@ -96,7 +96,7 @@ class Threads:
     def most_threads(self) -> int:
         return self.size
 
-    def do(self, work: Work[A, R], item: A) -> R:
+    def do(self, work: PoolWork[A, R], item: A) -> R:
         return work.here(item)
 
     def abandon(self) -> None:
@@ -114,7 +114,7 @@ class Running(Generic[A, R]):
 
     def __init__(
         self,
-        pool: Pool,
+        pool: WorkPool,
         do: Callable[[A], R],
         items: Sequence[A],
         name: str,
@@ -165,7 +165,7 @@ class Running(Generic[A, R]):
         ]
 
 
-def done(pool: Pool, work: Work[A, R], items: Sequence[A]) -> Iterator[tuple[A, R]]:
+def done(pool: WorkPool, work: PoolWork[A, R], items: Sequence[A]) -> Iterator[tuple[A, R]]:
     """Each item with its result, as they are done; after an error nothing more is started."""
     running: Running[A, R] = Running(pool, partial(pool.do, work), items, work.name)
     try:

@@ -21,16 +21,17 @@ SCRIPT = """
 import sys
 from pathlib import Path
 
-from backtest_pipeline.pipeline.pools.pool import Work, done
+from backtest_pipeline.pipeline.pools.work_pool import PoolWork, done
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline_tests.pipeline.pools.tasks import long_statement, nothing_here, own_pid
 
 
 def main():
     with open_workspace() as workspace:
-        pid = workspace.pool.do(Work("test", nothing_here, own_pid), None)
+        pid = workspace.pool.do(PoolWork("test", nothing_here, own_pid), None)
         print(pid, flush=True)
-        list(done(workspace.pool, Work("test", nothing_here, long_statement), [Path(sys.argv[1])]))
+        work = PoolWork("test", nothing_here, long_statement)
+        list(done(workspace.pool, work, [Path(sys.argv[1])]))
 
 """
 ROOT = Path(__file__).parents[3]

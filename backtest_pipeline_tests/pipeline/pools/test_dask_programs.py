@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from backtest_pipeline.market.errors import ConfigurationError
-from backtest_pipeline.pipeline.pools.programs import scheduler_program, worker_program
+from backtest_pipeline.pipeline.pools.dask_programs import scheduler_program, worker_program
 from backtest_pipeline.pipeline.pools.tls import make_certificates
 
 
