@@ -35,7 +35,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import Partition, usable_symbols
 from backtest_pipeline.pipeline.runs.summary import LEFT_OUT
 from backtest_pipeline.pipeline.stage import Progress
-from backtest_pipeline.pipeline.stages.external_features import ExternalReader
+from backtest_pipeline.pipeline.stages.external.external_reader import ExternalReader
 from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.sources.base import require_known

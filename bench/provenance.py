@@ -16,7 +16,7 @@ import pyarrow as pa
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.replay.replay import ReplayVerdict, replay_sample
 from backtest_pipeline.pipeline.runs.identity import fingerprints
-from backtest_pipeline.pipeline.stages.backtests import stored_signals
+from backtest_pipeline.pipeline.stages.tradable_signals import stored_signals
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.simulation.config import SimulationConfig

@@ -30,12 +30,12 @@ from backtest_pipeline.defs.stage_assets import (
 from backtest_pipeline.market.features import EMA_PERIODS, FEATURES, READ_COLUMNS
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.runs.summary import snapshots_summary
-from backtest_pipeline.pipeline.stages.external_changes import Changes, changes
-from backtest_pipeline.pipeline.stages.external_features import (
+from backtest_pipeline.pipeline.stages.external.external_changes import Changes, changes
+from backtest_pipeline.pipeline.stages.external.external_features import (
     ExternalFeaturesStage,
-    ExternalReader,
     external_features,
 )
+from backtest_pipeline.pipeline.stages.external.external_reader import ExternalReader
 from backtest_pipeline.pipeline.stages.features import stored_features
 from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
 from backtest_pipeline.pipeline.versions import EXTERNAL_FEATURES_CODE

@@ -22,7 +22,8 @@ from backtest_pipeline.defs.partitions import partitions_of
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import LOADERS, StageRun
 from backtest_pipeline.pipeline.monitoring.counters import count_stage
-from backtest_pipeline.pipeline.stage import Batches, Outcome, run_stage, unheard
+from backtest_pipeline.pipeline.pools.staged_batches import run_stage
+from backtest_pipeline.pipeline.stage import Batches, Outcome, unheard
 from backtest_pipeline.pipeline.stored_frames import read_frame
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.postgres.statistics import analyze_keys

@@ -27,7 +27,8 @@ from backtest_pipeline.pipeline.specs import (
     checked,
     spec_of,
 )
-from backtest_pipeline.pipeline.stages.external_features import ExternalReader, whole_columns
+from backtest_pipeline.pipeline.stages.external.external_features import whole_columns
+from backtest_pipeline.pipeline.stages.external.external_reader import ExternalReader
 from backtest_pipeline.pipeline.stages.source_reader import SourceReader
 from backtest_pipeline.pipeline.workspace import open_workspace, use_strategies
 from backtest_pipeline.research.robustness.permuted_bars import bars_of, rule_of

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.stage import StageReport
-from backtest_pipeline.pipeline.stages.external_features import ExternalReader
+from backtest_pipeline.pipeline.stages.external.external_reader import ExternalReader
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig

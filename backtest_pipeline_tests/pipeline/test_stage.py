@@ -15,12 +15,14 @@ import sqlalchemy as sa
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.pools.staged_batches import run_stage
 from backtest_pipeline.pipeline.presets import left_out_presets
 from backtest_pipeline.pipeline.runs.summary import backtests_summary
-from backtest_pipeline.pipeline.stage import Batches, StageReport, batches_of, run_stage
-from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
+from backtest_pipeline.pipeline.stage import Batches, StageReport, batches_of
+from backtest_pipeline.pipeline.stages.backtests import BacktestsStage
 from backtest_pipeline.pipeline.stages.bars import BarsStage, bar_batches
 from backtest_pipeline.pipeline.stages.source_reader import SourceReader
+from backtest_pipeline.pipeline.stages.tradable_signals import stored_signals
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.pools.staged_batches import run_stage
 from backtest_pipeline.pipeline.pools.work_pool import Threads
-from backtest_pipeline.pipeline.stage import StageReport, run_stage
+from backtest_pipeline.pipeline.stage import StageReport
 from backtest_pipeline.pipeline.stages.features import stored_features
 from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_stage import WalkForwardStage

@@ -9,8 +9,8 @@ from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import Refresh, StageRun, renew_columns, stage_asset
 from backtest_pipeline.pipeline.runs.summary import signals_summary
 from backtest_pipeline.pipeline.stage import Batches
-from backtest_pipeline.pipeline.stages.backtests import stored_signals
 from backtest_pipeline.pipeline.stages.signals import SignalsStage
+from backtest_pipeline.pipeline.stages.tradable_signals import stored_signals
 
 _COLUMNS = table_schema(
     ("signal_id", "integer", "row of dim_signals"),

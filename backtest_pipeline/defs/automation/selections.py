@@ -15,7 +15,7 @@ from backtest_pipeline.defs import stored_events
 from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START, require_sound_run
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.stages.external_changes import by_timeframes
+from backtest_pipeline.pipeline.stages.external.external_changes import by_timeframes
 
 STAGES = "stages"
 """The resource whose config has the selection: the IO manager of all stage assets."""

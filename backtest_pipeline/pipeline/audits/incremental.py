@@ -24,7 +24,8 @@ from backtest_pipeline.pipeline.stages.columns.stored_columns import (
 from backtest_pipeline.pipeline.stages.conditions import conditions_batch, mask_columns
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
-from backtest_pipeline.pipeline.stages.signals import signal_states, signals_code
+from backtest_pipeline.pipeline.stages.signal_states import signal_states
+from backtest_pipeline.pipeline.stages.signals import signals_code
 from backtest_pipeline.pipeline.versions import FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.orders import (

@@ -37,6 +37,7 @@ from backtest_pipeline.pipeline.stages.panels import (
     rows_of_dataset,
     stale_partitions,
 )
+from backtest_pipeline.pipeline.stages.signal_states import signal_states
 from backtest_pipeline.pipeline.versions import signal_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.orders import (
@@ -53,7 +54,6 @@ from backtest_pipeline.storage.tables.signal_writing import RowsOf, built_rows, 
 from backtest_pipeline.storage.tables.signals import (
     Maker,
     SignalEvents,
-    SignalState,
     failed_presets,
     read_makers,
 )
@@ -317,39 +317,6 @@ def _events(batch: SignalBatch, ids: Mapping[str, int], written_until: np.ndarra
         close=panel["close"][rows],
         emas={period: panel[f"ema_{period}"][rows] for period in EMA_PERIODS},
     )
-
-
-def signal_states(batch: SignalBatch, ids: Mapping[str, int]) -> list[SignalState]:
-    """Where each preset stands after the last bar of each asset that has one."""
-    panel = batch.panel
-    long = _true_since(panel, batch.conditions, LONG_ENTRY)
-    short = _true_since(panel, batch.conditions, SHORT_ENTRY)
-    last = panel.offsets[1:] - 1
-    return [
-        SignalState(
-            signal.signal_id,
-            ids[asset],
-            int(panel.ts[last[a]]),
-            long[s][a],
-            short[s][a],
-            str(batch.failures.get(asset, {}).get(s, "")),
-        )
-        for a, asset in enumerate(panel.assets)
-        if panel.lengths[a]
-        for s, signal in enumerate(batch.signals)
-    ]
-
-
-def _true_since(panel: Panel, conditions: np.ndarray, bit: int) -> list[list[int | None]]:
-    """For each preset and asset the first stamp of the stretch on which a condition still holds."""
-    rows, (firsts, ends) = np.arange(len(panel)), (panel.offsets[:-1], panel.offsets[1:])
-    found = []
-    for of_preset in (conditions & np.uint8(bit)) > 0:
-        false = np.maximum.accumulate(np.append(-1, np.where(of_preset, -1, rows)))[ends]
-        since = np.maximum(false + 1, firsts)
-        holds = [int(panel.ts[s]) if s < end else None for s, end in zip(since, ends, strict=True)]
-        found.append(holds)
-    return found
 
 
 def _outcome(partition: Partition, version: DatasetVersion | None, batch: SignalBatch) -> Outcome:

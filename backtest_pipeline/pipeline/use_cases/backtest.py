@@ -35,7 +35,7 @@ from backtest_pipeline.pipeline.stages.batch_files import BatchFiles
 from backtest_pipeline.pipeline.stages.benchmark_assets import require_benchmark, rows_in
 from backtest_pipeline.pipeline.stages.columns.columns_stage import with_fresh_columns
 from backtest_pipeline.pipeline.stages.conditions import signal_matrix
-from backtest_pipeline.pipeline.stages.external_features import ExternalReader
+from backtest_pipeline.pipeline.stages.external.external_reader import ExternalReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch, load_daily
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.portfolio_members import members_of

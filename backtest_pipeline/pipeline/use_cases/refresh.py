@@ -9,18 +9,20 @@ from typing import Any
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.columns.column_sets import columns_read
-from backtest_pipeline.pipeline.stage import StageReport, require_stored, run_stage
-from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
+from backtest_pipeline.pipeline.pools.staged_batches import run_stage
+from backtest_pipeline.pipeline.stage import StageReport, require_stored
+from backtest_pipeline.pipeline.stages.backtests import BacktestsStage
 from backtest_pipeline.pipeline.stages.bars import BarsStage, bar_batches
 from backtest_pipeline.pipeline.stages.columns.columns_stage import refresh_columns
-from backtest_pipeline.pipeline.stages.external_features import (
+from backtest_pipeline.pipeline.stages.external.external_features import (
     ExternalFeaturesStage,
-    ExternalReader,
     external_features,
 )
+from backtest_pipeline.pipeline.stages.external.external_reader import ExternalReader
 from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars, stored_features
 from backtest_pipeline.pipeline.stages.signals import SignalsStage
 from backtest_pipeline.pipeline.stages.source_reader import SourceReader
+from backtest_pipeline.pipeline.stages.tradable_signals import stored_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.marks import DAILY

@@ -8,7 +8,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RobustnessSpec, StrategySpec
 from backtest_pipeline.pipeline.stages.benchmark_assets import NOT_ASSETS
-from backtest_pipeline.pipeline.stages.external_features import ExternalReader
+from backtest_pipeline.pipeline.stages.external.external_reader import ExternalReader
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import BarSource, require_known
 from backtest_pipeline.sources.choose import choose_source

@@ -17,10 +17,8 @@ from backtest_pipeline.pipeline.runs.identity import RunTerms, configurations
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.stages.benchmark_assets import UNIVERSE
-from backtest_pipeline.pipeline.stages.external_features import (
-    ExternalFeaturesStage,
-    ExternalReader,
-)
+from backtest_pipeline.pipeline.stages.external.external_features import ExternalFeaturesStage
+from backtest_pipeline.pipeline.stages.external.external_reader import ExternalReader
 from backtest_pipeline.pipeline.stages.panels import lost_artifacts
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig, planned
 from backtest_pipeline.pipeline.stages.source_reader import states_of_bars

@@ -20,10 +20,10 @@ from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.stage import Progress, silent
-from backtest_pipeline.pipeline.stages.backtests import FEWEST_BARS
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.batch_files import BatchFiles
 from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
+from backtest_pipeline.pipeline.stages.tradable_signals import FEWEST_BARS
 from backtest_pipeline.pipeline.use_cases.sweep_parts import Sweeping, joined, swept_parts
 from backtest_pipeline.pipeline.use_cases.traded import too_few_bars
 from backtest_pipeline.pipeline.workspace import Workspace

@@ -16,14 +16,11 @@ from backtest_pipeline.pipeline.ranking.deflation import deflate_partitions
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.own_columns import OwnColumns
 from backtest_pipeline.pipeline.runs.publish import identify_runs
-from backtest_pipeline.pipeline.stages.backtests import (
-    FEWEST_BARS,
-    prepare_publication,
-    publish,
-)
+from backtest_pipeline.pipeline.stages.backtests import prepare_publication, publish
 from backtest_pipeline.pipeline.stages.benchmark_assets import compare_with, rows_in
 from backtest_pipeline.pipeline.stages.features import load_daily
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
+from backtest_pipeline.pipeline.stages.tradable_signals import FEWEST_BARS
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.columns import columns_read, with_config_columns

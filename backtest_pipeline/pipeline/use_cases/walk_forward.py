@@ -28,7 +28,7 @@ from backtest_pipeline.pipeline.stage import Progress, silent
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
 from backtest_pipeline.pipeline.stages.columns.columns_stage import with_fresh_columns
-from backtest_pipeline.pipeline.stages.external_features import ExternalReader
+from backtest_pipeline.pipeline.stages.external.external_reader import ExternalReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan, enter_trials

@@ -15,8 +15,8 @@ from backtest_pipeline.defs.resources import WalkForwardResource
 from backtest_pipeline.defs.schedules import weekly_walk_forward
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.pools.staged_batches import run_stage
 from backtest_pipeline.pipeline.pools.work_pool import Threads
-from backtest_pipeline.pipeline.stage import run_stage
 from backtest_pipeline.pipeline.stages.features import stored_features
 from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_stage import WalkForwardStage
 from backtest_pipeline.simulation.config import SimulationConfig

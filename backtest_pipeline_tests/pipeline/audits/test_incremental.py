@@ -131,7 +131,7 @@ def test_what_a_resumed_recursion_goes_on_from_matters(workspace: Workspace) -> 
 
 
 def test_a_partition_that_waits_for_its_refresh_is_not_looked_at(workspace: Workspace) -> None:
-    from backtest_pipeline.pipeline.stage import run_stage
+    from backtest_pipeline.pipeline.pools.staged_batches import run_stage
     from backtest_pipeline.pipeline.stages.bars import BarsStage, bar_batches
     from backtest_pipeline.pipeline.stages.source_reader import SourceReader
 

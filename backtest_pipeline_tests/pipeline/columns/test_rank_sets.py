@@ -21,7 +21,7 @@ from backtest_pipeline.pipeline.results import RunResult, SweepResult, WalkForwa
 from backtest_pipeline.pipeline.specs import RunSpec, SweepSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.stages.columns.columns_stage import refresh_columns
 from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
-from backtest_pipeline.pipeline.stages.external_features import ExternalReader
+from backtest_pipeline.pipeline.stages.external.external_reader import ExternalReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_features
 from backtest_pipeline.pipeline.workspace import Workspace

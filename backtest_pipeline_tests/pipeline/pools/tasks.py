@@ -14,8 +14,9 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.pools.staged_batches import run_stage
 from backtest_pipeline.pipeline.pools.work_pool import PoolWork, WorkPool
-from backtest_pipeline.pipeline.stage import Batches, Outcome, Remade, StageReport, run_stage
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Remade, StageReport
 from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.workspace import Workspace

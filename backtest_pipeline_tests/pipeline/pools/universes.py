@@ -9,7 +9,7 @@ from typing import Any
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
-from backtest_pipeline.pipeline.stage import FEWEST_ROWS
+from backtest_pipeline.pipeline.pools.staged_batches import FEWEST_ROWS
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import Settings, load_settings
 from backtest_pipeline_tests.conftest import database_like

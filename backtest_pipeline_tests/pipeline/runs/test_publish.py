@@ -9,14 +9,16 @@ import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.pipeline.audits.stored_tables import check_dataset
+from backtest_pipeline.pipeline.pools.staged_batches import run_stage
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.summary import backtests_summary, run_curves
-from backtest_pipeline.pipeline.stage import Batches, run_stage
-from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
+from backtest_pipeline.pipeline.stage import Batches
+from backtest_pipeline.pipeline.stages.backtests import BacktestsStage
 from backtest_pipeline.pipeline.stages.bars import BarsStage, bar_batches
 from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars, stored_features
 from backtest_pipeline.pipeline.stages.signals import SignalsStage
 from backtest_pipeline.pipeline.stages.source_reader import SourceReader
+from backtest_pipeline.pipeline.stages.tradable_signals import stored_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.storage.run_tables.runs import current_runs

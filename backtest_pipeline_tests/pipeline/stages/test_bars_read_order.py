@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from backtest_pipeline.pipeline.stage import StageReport, run_stage
+from backtest_pipeline.pipeline.pools.staged_batches import run_stage
+from backtest_pipeline.pipeline.stage import StageReport
 from backtest_pipeline.pipeline.stages.bars import BarsStage, bar_batches
 from backtest_pipeline.pipeline.stages.source_reader import SourceReader
 from backtest_pipeline.pipeline.workspace import Workspace

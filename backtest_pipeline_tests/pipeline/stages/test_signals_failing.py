@@ -11,7 +11,7 @@ import pytest
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.audits.incremental import recomputed_signals
 from backtest_pipeline.pipeline.presets import failed_on_partitions
-from backtest_pipeline.pipeline.stages.backtests import stored_signals
+from backtest_pipeline.pipeline.stages.tradable_signals import stored_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.strategies.known_strategies import look_again
 from backtest_pipeline_tests.own_strategies import DIP, own_strategies, write

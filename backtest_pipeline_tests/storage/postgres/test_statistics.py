@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage
 from backtest_pipeline.pipeline.stages.bars import BarsStage
-from backtest_pipeline.pipeline.stages.external_features import ExternalFeaturesStage
+from backtest_pipeline.pipeline.stages.external.external_features import ExternalFeaturesStage
 from backtest_pipeline.pipeline.stages.features import FeaturesStage
 from backtest_pipeline.pipeline.stages.signals import SignalsStage
 from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_stage import WalkForwardStage

@@ -8,14 +8,8 @@ from functools import partial
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.columns.column_sets import ColumnSet, known_sets
-from backtest_pipeline.pipeline.stage import (
-    Batches,
-    Outcome,
-    StageReport,
-    Status,
-    require_stored,
-    run_stage,
-)
+from backtest_pipeline.pipeline.pools.staged_batches import run_stage
+from backtest_pipeline.pipeline.stage import Batches, Outcome, StageReport, Status, require_stored
 from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
 from backtest_pipeline.pipeline.stages.features import load_batch
 from backtest_pipeline.pipeline.stages.panels import (

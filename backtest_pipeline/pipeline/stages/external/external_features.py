@@ -10,33 +10,29 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from threading import RLock
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 
-from backtest_pipeline.market.errors import ConfigurationError, UnknownName
+from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.features import EMA_PERIODS, READ_COLUMNS, with_indicators
 from backtest_pipeline.market.observed import usable_rows
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.market.timeframes import Timeframe, is_timeframe, timeframe
+from backtest_pipeline.market.timeframes import Timeframe, timeframe
 from backtest_pipeline.market.validation import RowIssue
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Remade, Status
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.stages.external.external_reader import ExternalReader, TableLook
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
 from backtest_pipeline.pipeline.stages.panels import lost_artifacts, stored_contents
 from backtest_pipeline.pipeline.versions import EXTERNAL_FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import AssetInfo, require_known
-from backtest_pipeline.storage.external.assets import SOURCE, asset_names
-from backtest_pipeline.storage.external.overview import left_out
+from backtest_pipeline.storage.external.assets import SOURCE
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.external.rows import read_emas, read_panel
 from backtest_pipeline.storage.external.watermarks import (
-    Watermark,
-    look_at,
     read_watermarks,
     write_watermarks,
 )
@@ -55,101 +51,6 @@ from backtest_pipeline.storage.tables.timeframes import declare_timeframes
 _log = logging.getLogger(__name__)
 UNUSABLE_STAMP = "unusable_stamp"
 EMA_COLUMNS = tuple(f"ema_{period}" for period in EMA_PERIODS)
-
-
-class TableLook(NamedTuple):
-    """What the external table holds, as it was found at one time."""
-
-    marks: dict[Partition, Watermark]
-    ids: dict[str, int]
-    unusable: dict[Partition, int]
-    left_out: tuple[str, ...]
-    timeframes: dict[str, list[str]]
-
-
-class ExternalReader:
-    """Reads the external table's watermarks once, when the first partition is requested.
-
-    Raises:
-        ConfigurationError: where no external table is configured.
-    """
-
-    def __init__(self, workspace: Workspace, look: TableLook | None = None) -> None:
-        """Reads nothing yet, and nothing at all with the look of another process."""
-        if workspace.external is None:
-            raise ConfigurationError(
-                "no external feature table is configured, so features are built from bars; set "
-                "BACKTEST_FEATURES_TABLE to read your own table"
-            )
-        self.table: FeatureTable = workspace.external
-        self._workspace = workspace
-        self._lock = RLock()
-        self._look_of_another = look
-
-    @cached_property
-    def _look(self) -> TableLook:
-        if self._look_of_another is not None:
-            return self._look_of_another
-        look = look_at(self.table)
-        current = look.watermarks
-        names = asset_names(self._workspace.database, self.table, (id_ for id_, _ in current))
-        marks = {
-            Partition(names[id_], tf): mark
-            for (id_, tf), mark in current.items()
-            if is_timeframe(tf)
-        }
-        unusable = {
-            Partition(names[id_], tf): n
-            for (id_, tf), n in look.unusable.items()
-            if id_ in names and tf is not None and is_timeframe(tf)
-        }
-        sentences = tuple(left_out(look))
-        for sentence in sentences:
-            _log.warning("%s: %s", self.table.features.name, sentence)
-        timeframes: dict[str, list[str]] = {}
-        for id_, tf in sorted(current):
-            timeframes.setdefault(names[id_], []).append(tf)
-        ids = {symbol: id_ for id_, symbol in names.items()}
-        return TableLook(marks, ids, unusable, sentences, timeframes)
-
-    @property
-    def look(self) -> TableLook:
-        """What was found, for the reader of another process."""
-        with self._lock:
-            return self._look
-
-    @property
-    def watermarks(self) -> Mapping[Partition, Watermark]:
-        """The watermark of each partition of the table, at timeframes that this project knows."""
-        with self._lock:
-            return self._look.marks
-
-    @property
-    def ids(self) -> Mapping[str, int]:
-        """The id of each symbol in the table."""
-        with self._lock:
-            return self._look.ids
-
-    @property
-    def unusable(self) -> Mapping[Partition, int]:
-        """How many rows of each partition have a stamp that is none."""
-        with self._lock:
-            return self._look.unusable
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """A sentence on the rows of each id that cannot be used."""
-        with self._lock:
-            return self._look.left_out
-
-    def timeframes_of(self, symbol: str) -> list[str]:
-        """What the table has in `tf` of an asset, also what no timeframe is called."""
-        with self._lock:
-            return self._look.timeframes.get(symbol, [])
-
-    def symbols(self) -> tuple[str, ...]:
-        """The symbols of the table, sorted."""
-        return tuple(sorted(self.ids))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.stages.external_changes import by_timeframes, changes
+from backtest_pipeline.pipeline.stages.external.external_changes import by_timeframes, changes
 
 PARTITIONS = st.builds(Partition, st.sampled_from(["A", "B", "C"]), st.sampled_from(["1D", "1W"]))
 NOW = 1_767_225_600.0
