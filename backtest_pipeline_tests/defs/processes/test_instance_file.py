@@ -243,9 +243,12 @@ def test_doctor_says_what_it_lacks(cli: CommandLine, monkeypatch: pytest.MonkeyP
     assert "has been edited and stays so, but it lacks instance_class: { module:" in text
     assert "fix: add these, or delete the file to have a new one: the rest of it is yours" in text
     path.write_text(f"{DAGSTER_YAML}nonsense: 1\n")
-    refused = " ".join(cli("doctor").out.split())
-    assert "is not valid" in refused
-    assert "nonsense" in refused
+    for command in ("doctor", "migrate"):
+        done = cli(command)
+        refused = " ".join(f"{done.out} {done.err}".split())
+        assert done.code != 0
+        assert "is not valid" in refused
+        assert "nonsense" in refused
     path.write_text("concurrency: {")
     assert "is not valid" in " ".join(cli("doctor").out.split())
     assert read_file(path.with_name("none.yaml")).is_edited
