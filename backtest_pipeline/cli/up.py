@@ -217,7 +217,10 @@ def doctor(
             "language model settings": LlmSettings,
             "notice settings": NoticeSettings,
         }
-        findings = [*examine(others=others), _dagster_settings()]
+        findings = [*examine(others=others)]
+        # Without settings it is not known where the file is.
+        if any(finding.name == "settings" and finding.ok for finding in findings):
+            findings.append(_dagster_settings())
         if deep and all(finding.ok for finding in findings):
             findings += [*examine_deeply(load_settings()), _stored_metrics()]
         progress("examining", 1, 1)
