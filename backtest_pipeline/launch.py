@@ -260,7 +260,7 @@ def _execute(
     over = run_over(instance, wanted)
     runs = [execute(job, {**config, **over.config}, over.tags)]
     refreshed = [run.run_id for run in runs]
-    # Also what the run has found unchanged, and told nothing of.
+    # Also what the run has found unchanged, and not reported again.
     stored = instance.get_materialized_partitions(_BACKTESTS)
     with_backtests = {p.timeframe for p in wanted if str(p) in stored}
     progress("portfolios", 0, len(with_backtests))

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from backtest_pipeline.defs import stored_events
 from backtest_pipeline.defs.automation.selections import STAGES, begin_step, run_over
-from backtest_pipeline.defs.event_log.told_partitions import ToldPartitions
+from backtest_pipeline.defs.event_log.reported_partitions import ReportedPartitions
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.defs.io_managers import StageIOManager
 from backtest_pipeline.defs.partitions import by_asset_and_timeframe, register_partitions
@@ -47,7 +47,13 @@ def run(*, quick: bool) -> Report:
     with fresh_store() as settings:
         rows, other = _measured(settings, n_assets)
     columns = [
-        *("refresh", "partitions told", "rows", "MB with indexes", "bytes a partition told"),
+        *(
+            "refresh",
+            "partitions reported",
+            "rows",
+            "MB with indexes",
+            "bytes a partition reported",
+        ),
         *("wall s", "CPU s"),
     ]
     return Report(
@@ -94,12 +100,12 @@ def _refreshed(
     partitions: Sequence[Partition],
 ) -> list[Any]:
     clock = Clock(settings.home)
-    before, told, begin = _size(database), _told(database), clock.now()
+    before, earlier, begin = _size(database), _n_reported(database), clock.now()
     over = run_over(instance, partitions)
     job = _chain(day).resolve_job_def("chain")
     result = job.execute_in_process({**_QUIET, **over.config}, instance=instance, tags=over.tags)
     assert result.success
-    taken, size, n = clock.now() - begin, _size(database), _told(database) - told
+    taken, size, n = clock.now() - begin, _size(database), _n_reported(database) - earlier
     rows, n_bytes = size.rows - before.rows, size.bytes - before.bytes
     return [kind, n, rows, n_bytes / 1e6, n_bytes / n if n else 0.0, taken.wall, taken.cpu]
 
@@ -131,7 +137,7 @@ def _size(database: Database) -> Size:
     return Size(row[0], row[1])
 
 
-def _told(database: Database) -> int:
+def _n_reported(database: Database) -> int:
     query = """
         SELECT count(*) FROM dagster.event_logs
         WHERE dagster_event_type = 'ASSET_MATERIALIZATION' AND partition IS NOT NULL"""
@@ -164,20 +170,22 @@ def _stage(name: str, before: str | None, day: int) -> dg.AssetsDefinition:
         keys = begin_step(context)
         step = context.get_step_execution_context()
         tags = stored_events.provenance(context.instance, stored_events.lineage_of(step))
-        told = ToldPartitions(context.instance, context.asset_key, step.dagster_run, tags, keys)
+        known = ReportedPartitions(
+            context.instance, context.asset_key, step.dagster_run, tags, keys
+        )
         for batch in _batches(keys):
             rows = [
                 stored_events.StoredRows(key, _version(key, name, day), 2_000, _figures(name))
                 for key in batch
             ]
-            same = set(told.same({str(row.partition): row.version for row in rows}))
+            same = set(known.same({str(row.partition): row.version for row in rows}))
             events = [
                 stored_events.materialization(context.asset_key, row, tags)
                 for row in rows
                 if row.partition not in same
             ]
             stored_events.report(step, events)
-            told.take_from_plan(sorted(same))
+            known.take_from_plan(sorted(same))
 
     return stage
 

@@ -180,7 +180,7 @@ def up(
             say(f"left out: {sentence}")
         file = instance_file(settings)
         if file.lacking:
-            say(file.told)
+            say(file.summary)
         ui = DagsterUi(
             listening,
             read_token(token_file(settings)),
@@ -217,7 +217,10 @@ def doctor(
             "language model settings": LlmSettings,
             "notice settings": NoticeSettings,
         }
-        findings = [*examine(others=others), _dagster_settings()]
+        findings = [*examine(others=others)]
+        # Without settings it is not known where the file is.
+        if any(finding.name == "settings" and finding.ok for finding in findings):
+            findings.append(_dagster_settings())
         if deep and all(finding.ok for finding in findings):
             findings += [*examine_deeply(load_settings()), _stored_metrics()]
         progress("examining", 1, 1)
@@ -233,19 +236,19 @@ def doctor(
 
 
 def _dagster_settings() -> Finding:
-    """Whether an edited `dagster.yaml` still has what this package relies on."""
-    from backtest_pipeline.defs.instance import instance_file
+    """Whether Dagster takes an edited `dagster.yaml`, and it has what this package relies on."""
+    from backtest_pipeline.defs.instance import valid_instance_file
     from backtest_pipeline.market.errors import ConfigurationError
     from backtest_pipeline.storage.doctor import Finding
     from backtest_pipeline.storage.settings import load_settings
 
     try:
-        file = instance_file(load_settings())
+        file = valid_instance_file(load_settings())
     except ConfigurationError as error:
         what, _, fix = str(error).rpartition("; ")
         return Finding("dagster settings", False, what, fix)
     what, _, fix = (
-        file.told.partition("; ") if file.is_own and file.lacking else (file.told, "", "")
+        file.summary.partition("; ") if file.is_own and file.lacking else (file.summary, "", "")
     )
     return Finding("dagster settings", not fix, what, fix)
 

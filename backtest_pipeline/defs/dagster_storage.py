@@ -55,7 +55,12 @@ class BatchingInstance(dg.DagsterInstance):
 
 
 # What a storage is asked for that may be asked twice: the same rows, and at most a log line again.
-_REPEATED = ("add_", "all_", "fetch_", "free_", "get_", "handle_", "has_", "store_", "update_")
+_REPEATED = (
+    *("add_", "all_", "fetch_", "free_", "get_", "handle_", "has_", "purge_", "set_", "store_"),
+    "update_",
+)
+# Whatever it is called: what this package asks its log for may be asked twice as well.
+_OWN = frozenset(name for name in vars(PartitionLog) if not name.startswith("_"))
 _WEBSERVER_POOL = 5
 
 
@@ -83,7 +88,7 @@ class _KeptConnections:
     def __init_subclass__(cls) -> None:
         """Have what Dagster asks of this storage repeated where its connection is lost."""
         for name, method in getmembers(cls, isfunction):
-            if name.startswith(_REPEATED):
+            if name in _OWN or name.startswith(_REPEATED):
                 setattr(cls, name, _repeated(method))
 
     @classmethod

@@ -185,7 +185,7 @@ def watermark_sensor(
 
 
 def _reported(instance: dg.DagsterInstance) -> dict[Partition, str]:
-    """The version of each partition of the table that Dagster was last told."""
+    """The version of each partition of the table that was last reported to Dagster."""
     found = instance.event_log_storage.get_latest_tags_by_partition(
         TABLE, dg.DagsterEventType.ASSET_MATERIALIZATION, [_VERSION]
     )

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import dagster as dg
 
+from backtest_pipeline.defs.processes.instance_check import refusal_of
 from backtest_pipeline.defs.processes.instance_file import (
     MODULE,
     STORAGES,
     InstanceFile,
+    broken,
     read_file,
     renew,
 )
@@ -23,19 +25,39 @@ def dagster_home(settings: Settings) -> Path:
     """The folder that `DAGSTER_HOME` names, or else the project's own, with its `dagster.yaml`.
 
     Raises:
-        ConfigurationError: if the project's own file cannot be written, or is not valid.
+        ConfigurationError: as `valid_instance_file`.
     """
-    return instance_file(settings).path.parent
+    return valid_instance_file(settings).path.parent
 
 
 def instance_file(settings: Settings) -> InstanceFile:
     """The `dagster.yaml` in use; the project's own is written, or renewed where nobody edited it.
 
     Raises:
-        ConfigurationError: as `dagster_home`.
+        ConfigurationError: if the project's own cannot be written, or the file is no YAML.
     """
     path = _chosen_home(settings) / "dagster.yaml"
     return renew(path) if _is_own(settings) else read_file(path, is_own=False)
+
+
+def valid_instance_file(settings: Settings) -> InstanceFile:
+    """The `dagster.yaml` in use, which Dagster takes: its settings, and the classes that it names.
+
+    Raises:
+        ConfigurationError: as `instance_file`; if Dagster would refuse the file; if `DAGSTER_HOME`
+            does not name a folder by its absolute path.
+    """
+    file = instance_file(settings)
+    folder = file.path.parent
+    if not file.is_own and not (folder.is_absolute() and folder.is_dir()):
+        raise ConfigurationError(
+            f"DAGSTER_HOME names {folder}, which is no folder by its absolute path; make it, or "
+            "unset the variable to have the instance of the store"
+        )
+    why = refusal_of(folder)
+    if why is not None:
+        raise ConfigurationError(broken(file.path, why, is_own=file.is_own))
+    return file
 
 
 def workspace_file() -> Path:
@@ -58,9 +80,9 @@ def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
     an edited `dagster.yaml` of the project's own, what it names is opened.
 
     Raises:
-        ConfigurationError: if `dagster.yaml` is not valid.
+        ConfigurationError: as `valid_instance_file`.
     """
-    file = instance_file(settings)
+    file = valid_instance_file(settings)
     if not _is_own(settings):
         return dg.DagsterInstance.get()
     config = {"postgres_url": database.dagster_url()}
@@ -69,11 +91,8 @@ def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
         for name, kind in STORAGES.items()
         if file.names(name) and "config" not in file.sections[name]
     }
-    try:
-        # Not temporary despite the name: the public way to open one by folder and settings.
-        return dg.DagsterInstance.local_temp(str(file.path.parent), overrides=reached)
-    except dg.DagsterInvalidConfigError as error:
-        raise ConfigurationError(f"{file.path} is not valid: {error}") from error
+    # Not temporary despite the name: the public way to open one by folder and settings.
+    return dg.DagsterInstance.local_temp(str(file.path.parent), overrides=reached)
 
 
 def output_of_runs(settings: Settings) -> Path:
@@ -82,7 +101,8 @@ def output_of_runs(settings: Settings) -> Path:
 
 
 def _chosen_home(settings: Settings) -> Path:
-    return Path(os.environ.get("DAGSTER_HOME") or _own_home(settings))
+    named = os.environ.get("DAGSTER_HOME")
+    return Path(named).expanduser() if named else _own_home(settings)
 
 
 def _is_own(settings: Settings) -> bool:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from backtest_pipeline.defs import metadata, stored_events
 from backtest_pipeline.defs.automation.selections import SelectedPart, selected_keys
-from backtest_pipeline.defs.event_log.told_partitions import ToldPartitions
+from backtest_pipeline.defs.event_log.reported_partitions import ReportedPartitions
 from backtest_pipeline.defs.partitions import partitions_of
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import LOADERS, StageRun
@@ -54,11 +54,14 @@ class StageIOManager(dg.ConfigurableIOManager):
         tags = stored_events.provenance(instance, stored_events.lineage_of(step))
         failed_before = stored_events.failed_so_far(instance, step.run_id)
         partitions = [p for p in obj.batches.partitions if str(p) not in failed_before]
-        # A partition on its own is reported at the end, with the tables and chart of the stage.
-        is_single = len(partitions) == 1
-        asked = [] if is_single else [str(partition) for partition in partitions]
-        told = ToldPartitions(instance, context.asset_key, step.dagster_run, tags, asked)
-        reported = _StageEvents(context, workspace, obj, tags, told, {})
+        # The partition that a run is asked for alone is reported at the end, with the tables and
+        # chart of the stage; the stored daily bars that mark it may be computed with it.
+        asked = selected_keys(step.dagster_run, context.asset_partition_keys)
+        alone = asked[0] if len(asked) == 1 else None
+        # Of what the user has rebuilt, each partition's page shows the run.
+        keys = [] if obj.rebuild else [str(p) for p in partitions if str(p) != alone]
+        known = ReportedPartitions(instance, context.asset_key, step.dagster_run, tags, keys)
+        events = _StageEvents(context, workspace, obj, tags, known, alone, {})
         report = run_stage(
             obj.batches.of(partitions),
             obj.stage,
@@ -67,16 +70,16 @@ class StageIOManager(dg.ConfigurableIOManager):
             progress=workspace.progress,
             retrying=workspace.database.retrying,
             analyze=partial(analyze_keys, workspace.database),
-            listener=unheard if is_single else reported.report,
+            listener=events.report if alone is None else unheard,
         )
         count_stage(workspace, report)
         about = metadata.of_stage(report, obj.summary(workspace, partitions))
-        if is_single:
-            reported.report(report.outcomes, about)
-        stored_events.observe(step, about, reported.failed)
-        failed = failed_before | reported.failed
-        if failed and (stored_events.is_last(step) or not reported.n_stored):
-            raise stored_events.failure(failed, reported.n_stored)
+        if alone is not None:
+            events.report(report.outcomes, about)
+        stored_events.observe(step, about, events.failed)
+        failed = failed_before | events.failed
+        if failed and (stored_events.is_last(step) or not events.n_stored):
+            raise stored_events.failure(failed, events.n_stored)
 
     def load_input(self, context: dg.InputContext) -> Batches[Any] | pd.DataFrame | pa.Table:
         asset, kind = context.asset_key.path[-1], context.dagster_type.typing_type
@@ -97,7 +100,8 @@ class _StageEvents:
         workspace: the store.
         run: what is run.
         tags: what the partitions are made from.
-        told: what Dagster knows already.
+        known: what was reported before the step began.
+        alone: the key of the partition that the run is asked for, where it is a single one.
         failed: why partitions failed, by key.
         n_stored: how many are stored.
     """
@@ -106,26 +110,34 @@ class _StageEvents:
     workspace: Workspace
     run: StageRun
     tags: Mapping[str, str]
-    told: ToldPartitions
+    known: ReportedPartitions
+    alone: str | None
     failed: dict[str, str]
     n_stored: int = 0
 
     def report(self, outcomes: Sequence[Outcome], about: Mapping[str, Any] | None = None) -> None:
-        """Report what is stored and was not told yet, and keep why others failed."""
+        """Report what is stored and was not reported yet, and keep why others failed.
+
+        Args:
+            outcomes: of the stage.
+            about: the tables and chart of the stage, for the partition that is asked for alone.
+        """
         asset = self.context.asset_key
         stored, lost = self.run.stored(self.workspace, outcomes)
-        same = set(self.told.same({str(rows.partition): rows.version for rows in stored}))
+        same = set(self.known.same({str(rows.partition): rows.version for rows in stored}))
         events = [
             stored_events.materialization(
                 asset,
-                replace(rows, metadata=_shown(rows, about)),
+                replace(
+                    rows, metadata=_shown(rows, about if rows.partition == self.alone else None)
+                ),
                 self.tags,
             )
             for rows in stored
             if rows.partition not in same
         ]
         stored_events.report(self.context.step_context, events)
-        self.told.take_from_plan(sorted(same))
+        self.known.take_from_plan(sorted(same))
         self.n_stored += len(stored)
         reasons = {o.partition: o.detail for o in outcomes if not o.is_stored} | lost
         self.failed |= {str(p): f"{asset.path[-1]}: {why}" for p, why in reasons.items()}

@@ -9,7 +9,7 @@ from dagster import DagsterExecutionInterruptedError
 from pydantic import Field
 
 from backtest_pipeline.defs import stored_events
-from backtest_pipeline.defs.event_log.told_partitions import ToldPartitions
+from backtest_pipeline.defs.event_log.reported_partitions import ReportedPartitions
 from backtest_pipeline.defs.partitions import register_partitions
 from backtest_pipeline.defs.resources import (
     SimulationResource,
@@ -25,7 +25,7 @@ from backtest_pipeline.pipeline.specs import spec_of
 from backtest_pipeline.pipeline.stage import StageReport
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.settings import load_settings
-from backtest_pipeline.storage.tables.jobs import Claim, stop_cancelled
+from backtest_pipeline.storage.tables.jobs import Claim, read_job, stop_cancelled
 
 _MOST_NAMED = 5
 _CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
@@ -55,7 +55,7 @@ def work_on_job(
             claim,
             dagster_run_id=context.run_id,
             simulation=simulation.config(),
-            on_report=_JobEvents(context, workspace, lineages).report,
+            on_report=_JobEvents(context, workspace, lineages, claim.job_id).report,
         )
     except DagsterExecutionInterruptedError:
         # Either Dagster is shutting down, and another attempt follows once the lease has expired,
@@ -83,8 +83,11 @@ class _JobEvents:
         context: dg.OpExecutionContext,
         workspace: Workspace,
         lineages: Mapping[str, Lineage],
+        job_id: UUID,
     ) -> None:
         self._context, self._workspace, self._lineages = context, workspace, lineages
+        with workspace.database.begin() as connection:
+            self._is_rebuild = bool(read_job(connection, job_id).config.get("full_rebuild"))
         # Of each stage from before it began: what its inputs report later is no part of it.
         self._tags = {name: self._provenance(name) for name in self._lineages}
 
@@ -95,9 +98,11 @@ class _JobEvents:
         register_partitions(context.instance, {o.partition.asset for o in report.outcomes})
         stored, _ = stored_rows(self._workspace, report.stage, report.outcomes)
         asset, tags = dg.AssetKey(name), self._tags[name]
-        keys = [rows.partition for rows in stored if rows.partition is not None]
-        told = ToldPartitions(context.instance, asset, context.run, tags, keys)
-        same = set(told.same({str(rows.partition): rows.version for rows in stored}))
+        # As in `StageIOManager`: what is rebuilt is reported whether it has changed or not.
+        asked = [] if self._is_rebuild else stored
+        keys = [rows.partition for rows in asked if rows.partition is not None]
+        known = ReportedPartitions(context.instance, asset, context.run, tags, keys)
+        same = set(known.same({str(rows.partition): rows.version for rows in stored}))
         news = [rows for rows in stored if rows.partition not in same]
         events = [stored_events.materialization(asset, rows, tags) for rows in news]
         stored_events.report(context.get_step_execution_context(), events)

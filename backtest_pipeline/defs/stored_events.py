@@ -237,7 +237,7 @@ def failure(failed: Mapping[str, str], n_stored: int) -> dg.Failure:
 
 
 class PartitionReports:
-    """Tells Dagster of one partition after the other what is stored of it, or why it failed.
+    """Reports one partition after the other to Dagster: what is stored of it, or why it failed.
 
     Args:
         context: of the step that works on them; what its asset reads is looked at now.

@@ -43,7 +43,7 @@ class PlannedRow(NamedTuple):
     keys: tuple[str, ...]
 
 
-class ToldRow(NamedTuple):
+class ReportedRow(NamedTuple):
     """The newest event of a partition: its id, and its tags."""
 
     id: int
@@ -122,14 +122,14 @@ def take_from_plans(connection: Connection, asset: str, run_id: str, keys: Itera
         connection.execute(text("DELETE FROM event_logs WHERE id = ANY(:ids)"), {"ids": emptied})
 
 
-def newest_told(
+def newest_reported(
     connection: Connection,
     asset: str,
     keys: Sequence[str],
     kinds: Sequence[str] = ("ASSET_MATERIALIZATION",),
     after: int = 0,
     before: int = _LAST_ID,
-) -> dict[str, ToldRow]:
+) -> dict[str, ReportedRow]:
     """The newest event of each partition that has one.
 
     Args:
@@ -143,7 +143,7 @@ def newest_told(
     query = _WITH_EVENT.format(newest=_NEWEST.format(kinds=_in(kinds)))
     bound = {"asset": asset, "keys": list(keys), "after": after, "before": before}
     rows = connection.execute(text(query), bound)
-    return {row[1]: ToldRow(row[0], _tags_in(row[2])) for row in rows}
+    return {row[1]: ReportedRow(row[0], _tags_in(row[2])) for row in rows}
 
 
 def newest_ids(

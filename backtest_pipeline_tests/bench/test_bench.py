@@ -29,7 +29,7 @@ SLOW = {
     "grid": ("backtesting.py", "times the simulation", "GiB at the peak"),
     "universe": ("Full rebuild", "One day appended", "features to last commit"),
     "portfolio": ("One portfolio", "Rollups, monthly", "all five again, nothing changed"),
-    "dagster_log": ("Events of a refresh", "nothing new", "bytes a partition told"),
+    "dagster_log": ("Events of a refresh", "nothing new", "bytes a partition reported"),
     "dagster_refresh": ("full rebuild", "one day appended"),
     "provenance": ("What a rebuild spends on it", "fingerprints", "replayed in a fresh process"),
     "own_rules": ("first refresh", "nothing changed", "one strategy edited"),

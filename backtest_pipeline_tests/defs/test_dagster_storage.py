@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from backtest_pipeline.defs.dagster_storage import BatchingEventLogStorage
+from backtest_pipeline.defs.event_log.partition_log import PartitionLog
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import load_settings
@@ -113,6 +116,51 @@ def connections() -> Iterator[list[object]]:
         yield opened
     finally:
         event.remove(sa.Pool, "connect", note)
+
+
+def test_all_that_the_log_is_asked_for_outlasts_a_lost_connection() -> None:
+    own = {n for n, of in vars(PartitionLog).items() if isfunction(of) and not n.startswith("_")}
+    assert {"reported", "newest_ids", "runs_with_plans", "planned_by", "take_from_plan"} < own
+    assert {n for n in own if hasattr(getattr(BatchingEventLogStorage, n), "__wrapped__")} == own
+
+
+def test_a_lost_connection_is_repeated_for_what_this_package_asks(
+    database: Database, tmp_path: Path
+) -> None:
+    asset = dg.AssetKey("first")
+    with instance_with(database, tmp_path, ours=True) as instance:
+        log = instance.event_log_storage
+        assert isinstance(log, PartitionLog)
+        for ask, expected in (
+            (lambda: log.reported(asset, KEYS), {}),
+            (lambda: log.newest_ids(asset, KEYS), {}),
+            (lambda: log.runs_with_plans(asset, 0), []),
+            (lambda: log.planned_by(asset, 0, ["x"]), {}),
+            (lambda: log.take_from_plan("x", asset, KEYS), None),
+        ):
+            with first_statement_lost(database) as lost:
+                assert ask() == expected
+            assert len(lost) == 1
+
+
+@contextmanager
+def first_statement_lost(database: Database) -> Iterator[list[object]]:
+    """The server ends the connection of Dagster's driver that is the first to ask something."""
+    lost: list[object] = []
+
+    def end(connection: sa.Connection, cursor: Any, *_: object) -> None:
+        if lost or not type(cursor).__module__.startswith("psycopg2"):
+            return
+        pid = connection.connection.dbapi_connection.info.backend_pid  # pyright: ignore
+        lost.append(pid)
+        with database.begin() as other:
+            other.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+    event.listen(sa.Engine, "before_cursor_execute", end)
+    try:
+        yield lost
+    finally:
+        event.remove(sa.Engine, "before_cursor_execute", end)
 
 
 def test_a_storage_keeps_its_connections(database: Database, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What is written to Dagster's event log, and what it need not be told."""
+"""What is written to Dagster's event log, and what need not be reported to it."""

@@ -23,10 +23,10 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 
 from backtest_pipeline.storage.dagster_events import (
     PlannedRow,
-    ToldRow,
+    ReportedRow,
     newest_ids,
     newest_plan,
-    newest_told,
+    newest_reported,
     planned_by,
     planned_rows,
     runs_with_plans,
@@ -77,17 +77,17 @@ class PartitionLog(PostgresEventLogStorage):
                 self._store_asset_event(connection, row, event_id)
 
     def take_from_plan(self, run_id: str, asset: dg.AssetKey, keys: Iterable[str]) -> None:
-        """Take partitions out of what a run has planned: they turned out to be as they were told.
+        """Take partitions out of what a run has planned: they are as they were reported before.
 
         They are no longer in progress then, and do not fail with the run.
         """
         with self.index_transaction() as connection:
             take_from_plans(connection, asset.to_string(), run_id, keys)
 
-    def told(self, asset: dg.AssetKey, keys: Sequence[str]) -> dict[str, ToldRow]:
+    def reported(self, asset: dg.AssetKey, keys: Sequence[str]) -> dict[str, ReportedRow]:
         """The newest materialization of each of these partitions that has one."""
         with self.index_connection() as connection:
-            return newest_told(connection, asset.to_string(), keys)
+            return newest_reported(connection, asset.to_string(), keys)
 
     def newest_ids(self, asset: dg.AssetKey, keys: Sequence[str]) -> dict[str, int]:
         """The newest event of each of these partitions that may have another data version."""
@@ -144,10 +144,10 @@ class PartitionLog(PostgresEventLogStorage):
         """Dagster's, read from the events."""
         ids = self.get_latest_storage_id_by_partition(asset_key, event_type)
         keys = list(ids if asset_partitions is None else asset_partitions)
-        told = self._told(asset_key, keys, [event_type], before_cursor, after_cursor)
+        reported = self._reported(asset_key, keys, [event_type], before_cursor, after_cursor)
         tags = {
             key: {name: row.tags[name] for name in tag_keys if name in row.tags}
-            for key, row in told.items()
+            for key, row in reported.items()
         }
         return {key: found for key, found in tags.items() if found}
 
@@ -159,22 +159,24 @@ class PartitionLog(PostgresEventLogStorage):
         after_storage_id: int | None = None,
     ) -> dict[str, str]:
         kinds = (_MADE, _SEEN)
-        told = self._told(asset_key, partitions, kinds, before_storage_id, after_storage_id)
-        return {k: row.tags[_VERSION_TAG] for k, row in told.items() if _VERSION_TAG in row.tags}
+        reported = self._reported(asset_key, partitions, kinds, before_storage_id, after_storage_id)
+        return {
+            k: row.tags[_VERSION_TAG] for k, row in reported.items() if _VERSION_TAG in row.tags
+        }
 
-    def _told(
+    def _reported(
         self,
         asset: dg.AssetKey,
         keys: Sequence[str],
         kinds: Iterable[dg.DagsterEventType],
         before: int | None,
         after: int | None,
-    ) -> dict[str, ToldRow]:
+    ) -> dict[str, ReportedRow]:
         bounds = {"before": before, "after": after}
         given = {name: bound for name, bound in bounds.items() if bound is not None}
         named = [kind.value for kind in kinds]
         with self.index_connection() as connection:
-            return newest_told(connection, asset.to_string(), keys, named, **given)
+            return newest_reported(connection, asset.to_string(), keys, named, **given)
 
     def _made(self, asset: dg.AssetKey, after: int) -> Mapping[str, int]:
         return self.get_latest_storage_id_by_partition(asset, _MADE, after_cursor=after)

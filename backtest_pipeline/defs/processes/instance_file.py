@@ -124,8 +124,8 @@ class InstanceFile:
         return _has(section, self.sections.get(section), _REQUIRED[section])
 
     @property
-    def told(self) -> str:
-        """What is to be said of it, in one line."""
+    def summary(self) -> str:
+        """Whether it was edited, and what it lacks, in one line."""
         if not self.is_own:
             lacks = f"; it lacks {', '.join(self.lacking)}" if self.lacking else ""
             return f"DAGSTER_HOME names {self.path.parent}, which is left alone{lacks}"
@@ -153,7 +153,7 @@ def renew(path: Path) -> InstanceFile:
         ConfigurationError: if there is none and it cannot be written, or it cannot be read.
     """
     wanted = sealed(DAGSTER_YAML)
-    before = _text_of(path)
+    before = _text_of(path, is_own=True)
     if before is None:
         try:
             _write(path, wanted)
@@ -178,20 +178,22 @@ def read_file(path: Path, *, is_own: bool = True) -> InstanceFile:
     Raises:
         ConfigurationError: if it cannot be read, or is not YAML with named sections.
     """
-    text = _text_of(path)
+    text = _text_of(path, is_own=is_own)
     if text is None:
         return InstanceFile(path, is_edited=True, sections={}, lacking=_lacking({}), is_own=is_own)
     try:
-        sections = dg.config_from_yaml_strings([text])
+        sections = {} if _is_blank(text) else dg.config_from_yaml_strings([text])
     # Of a text without named sections it is an error of Dagster's checks, which has no public name.
     except Exception as error:
         why = " ".join(str(error.__cause__ or error).split())
-        raise ConfigurationError(_broken(path, why)) from error
+        raise ConfigurationError(broken(path, why, is_own=is_own)) from error
     return InstanceFile(path, text != sealed(DAGSTER_YAML), sections, _lacking(sections), is_own)
 
 
-def _broken(path: Path, why: str) -> str:
-    return f"{path} is not valid: {why}; correct it, or delete the file to have a new one"
+def broken(path: Path, why: str, *, is_own: bool) -> str:
+    """What to say of a file that cannot be used, and what to do about it."""
+    instead = "delete the file to have a new one" if is_own else "unset DAGSTER_HOME"
+    return f"{path} is not valid: {why}; correct it, or {instead}"
 
 
 def _lacking(sections: Mapping[str, Any]) -> list[str]:
@@ -210,6 +212,12 @@ def _has(name: str, section: Any, wanted: Mapping[str, str]) -> bool:
     return all(section.get(key) == value for key, value in wanted.items())
 
 
+def _is_blank(text: str) -> bool:
+    """Whether a text of YAML has comments and the marks of a document at most."""
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return all(line in ("", "---", "...") for line in lines)
+
+
 def _is_edited(text: str) -> bool:
     first, _, rest = text.partition("\n")
     if first.startswith(_MARK):
@@ -217,13 +225,13 @@ def _is_edited(text: str) -> bool:
     return sha256(text.encode()).hexdigest() not in _EARLIER
 
 
-def _text_of(path: Path) -> str | None:
+def _text_of(path: Path, *, is_own: bool) -> str | None:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(_broken(path, str(error))) from error
+        raise ConfigurationError(broken(path, str(error), is_own=is_own)) from error
 
 
 def _write(path: Path, text: str) -> None:

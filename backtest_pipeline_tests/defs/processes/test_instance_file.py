@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from backtest_pipeline.defs.instance import instance_file, open_instance
+from backtest_pipeline.defs.instance import instance_file, open_instance, valid_instance_file
 from backtest_pipeline.defs.processes.instance_file import DAGSTER_YAML, read_file, renew, sealed
 from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.storage.postgres.database import Database
@@ -72,7 +72,7 @@ def test_an_edited_one_stays_and_is_used(
             assert limit["limit"] == 8
     assert path.read_text() == edited
     assert list(instance_file(settings).lacking) == []
-    assert "stays so; it has all that is required" in instance_file(settings).told
+    assert "stays so; it has all that is required" in instance_file(settings).summary
 
 
 def test_what_an_edited_one_lacks_is_said_in_one_line(path: Path) -> None:
@@ -86,8 +86,8 @@ def test_what_an_edited_one_lacks_is_said_in_one_line(path: Path) -> None:
         "event_log_storage",
         "run_launcher",
     ]
-    assert "\n" not in file.told
-    assert "the rest of it is yours" in file.told
+    assert "\n" not in file.summary
+    assert "the rest of it is yours" in file.summary
     elsewhere = "module: dagster_k8s, class: K8sRunLauncher"  # judges its runs itself
     path.write_text(
         DAGSTER_YAML.replace(
@@ -129,6 +129,64 @@ def test_a_setting_that_dagster_does_not_know_is_a_named_error(
     path.write_text(f"{DAGSTER_YAML}launcher_of_runs: 8\n")
     with pytest.raises(ConfigurationError, match=r"(?s)dagster\.yaml is not valid:.*launcher_of_"):
         open_instance(load_settings(home=tmp_path), database)
+
+
+LAUNCHER = "module: backtest_pipeline.defs.launcher, class: SupervisedRunLauncher"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        (LAUNCHER, LAUNCHER.replace("Supervised", "Superwised"), "SuperwisedRunLauncher"),
+        (LAUNCHER, LAUNCHER.replace("defs.", "def."), r"backtest_pipeline\.def\.launcher"),
+        (LAUNCHER, LAUNCHER + ", config: {fast: true}", "fast"),
+        (LAUNCHER, "module: dagster, class: AssetKey", "AssetKey is no RunLauncher"),
+        ("class: KeptRunStorage", "class: KeptScheduleStorage", "is no RunStorage"),
+        ("class: BatchingInstance", "class: BatchingInstanse", "BatchingInstanse"),
+        ("class: BatchingInstance", "class: KeptRunStorage", "KeptRunStorage"),
+        ("limit: 2", "limit: two", "limit"),
+        ("telemetry:", "nonsense: 1\ntelemetry:", "nonsense"),
+        ("telemetry:", "storage: {sqlite: {base_dir: /x}}\ntelemetry:", "storage"),
+    ],
+)
+def test_what_dagster_would_refuse_is_a_named_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, why: str
+) -> None:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    text = DAGSTER_YAML.replace(before, after)
+    assert text != DAGSTER_YAML
+    (home / "dagster.yaml").write_text(text)
+    refused = rf"dagster\.yaml is not valid: .*{why}[^\n]*; correct it, or "
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with pytest.raises(ConfigurationError, match=refused + "delete the file"):
+        valid_instance_file(load_settings(home=tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with pytest.raises(ConfigurationError, match=refused + "unset DAGSTER_HOME"):
+        valid_instance_file(load_settings(home=tmp_path / "another"))
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n# a document\n...\n"])
+def test_a_file_that_sets_nothing_is_taken_as_dagster_takes_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").write_text(text)
+    settings = load_settings(home=tmp_path / "of_the_store")
+    assert len(valid_instance_file(settings).lacking) == 5
+    with open_instance(settings, database) as instance:
+        assert instance.root_directory == str(tmp_path)
+    assert renew(tmp_path / "dagster.yaml").is_edited
+    assert (tmp_path / "dagster.yaml").read_text() == text
+
+
+def test_a_home_that_is_not_there_is_a_named_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for named in (str(tmp_path / "none"), "a/relative/one"):
+        monkeypatch.setenv("DAGSTER_HOME", named)
+        with pytest.raises(ConfigurationError, match="which is no folder by its absolute path"):
+            valid_instance_file(load_settings(home=tmp_path))
 
 
 def test_many_that_start_at_once_leave_one_whole_file(path: Path) -> None:
@@ -177,12 +235,20 @@ def test_doctor_says_what_it_lacks(cli: CommandLine, monkeypatch: pytest.MonkeyP
     assert cli("migrate").code == 0
     path = load_settings().home / "dagster" / "dagster.yaml"
     assert cli("doctor").code == 0
-    path.write_text(path.read_text().replace("BatchingInstance", "AnotherInstance"))
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if not line.startswith("instance_class")))
     told = cli("doctor")
     assert told.code != 0
     text = " ".join(told.out.split())
     assert "has been edited and stays so, but it lacks instance_class: { module:" in text
     assert "fix: add these, or delete the file to have a new one: the rest of it is yours" in text
+    path.write_text(f"{DAGSTER_YAML}nonsense: 1\n")
+    for command in ("doctor", "migrate"):
+        done = cli(command)
+        refused = " ".join(f"{done.out} {done.err}".split())
+        assert done.code != 0
+        assert "is not valid" in refused
+        assert "nonsense" in refused
     path.write_text("concurrency: {")
     assert "is not valid" in " ".join(cli("doctor").out.split())
     assert read_file(path.with_name("none.yaml")).is_edited

@@ -1,4 +1,4 @@
-"""On the project's own instance, only what has changed is told, and all looks as if all were."""
+"""On the project's own instance, only what changed is reported, and all looks as if all were."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from backtest_pipeline.defs import stored_events
 from backtest_pipeline.defs.event_log.partition_log import PartitionLog
-from backtest_pipeline.defs.event_log.told_partitions import ToldPartitions
+from backtest_pipeline.defs.event_log.reported_partitions import ReportedPartitions
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.defs.partitions import by_asset_and_timeframe, register_partitions
 from backtest_pipeline.defs.resources import WorkspaceResource
@@ -69,7 +69,7 @@ def all_green(instance: dg.DagsterInstance) -> bool:
     return all(states(instance, asset) == GREEN for asset in CHAIN) and not stale(instance)
 
 
-def test_what_is_the_same_is_not_told_and_looks_the_same(
+def test_what_is_the_same_is_not_reported_and_looks_the_same(
     store: Database, bars: Path, instance: dg.DagsterInstance
 ) -> None:
     planned = count(store, PLANNED)
@@ -85,14 +85,32 @@ def test_what_is_the_same_is_not_told_and_looks_the_same(
     assert all_green(instance)
 
 
-def test_a_backfill_of_dagster_s_and_a_run_of_one_tell_all(instance: dg.DagsterInstance) -> None:
-    """A backfill counts what it is told; one partition has its tables and chart."""
+def test_what_is_asked_for_one_by_one_or_anew_is_reported_again(
+    instance: dg.DagsterInstance,
+) -> None:
+    """A backfill counts events; one partition has its tables and chart; a rebuild was wanted."""
     backfill = run_job(instance, "refresh", {**ALL, "dagster/backfill": "abc"})
     require_success(backfill)
     assert news(instance, backfill) == dict.fromkeys(CHAIN, KEYS)
     single = run_job(instance, "refresh", rectangle("AAA|1D", "AAA|1D"))
     require_success(single)
     assert news(instance, single) == {asset: {"AAA|1D"} for asset in CHAIN}
+    rebuild = {"ops": {asset: {"config": {"full_rebuild": True}} for asset in CHAIN}}
+    rebuilt = run_job(instance, "refresh", ALL, rebuild)
+    require_success(rebuilt)
+    assert news(instance, rebuilt) == dict.fromkeys(CHAIN, KEYS)
+    assert all_green(instance)
+
+
+def test_one_partition_is_reported_though_its_daily_bars_go_with_it(
+    instance: dg.DagsterInstance,
+) -> None:
+    for _ in range(2):
+        run = run_job(instance, "refresh", rectangle("AAA|1W", "AAA|1W"))
+        require_success(run)
+        assert news(instance, run) == {asset: {"AAA|1W"} for asset in CHAIN}
+        for asset in CHAIN:
+            assert told(instance, run, asset)["AAA|1W"].metadata["partitions"].value in (1, 2)
     assert all_green(instance)
 
 
@@ -106,7 +124,7 @@ def test_a_run_that_fails_turns_red_what_failed_and_what_is_mended_turns_green(
     assert not news(instance, failed)
     for asset in CHAIN:
         assert states(instance, asset) == {**GREEN, "BBB|1D": "FAILED"}
-    keep(bars, "BBB", good)  # and its rows are those that are stored, and told of long ago
+    keep(bars, "BBB", good)  # and its rows are those that are stored, and reported long ago
     mended = run_job(instance, "refresh", ALL)
     require_success(mended)
     assert {"BBB|1D"} <= news(instance, mended)["bars"]
@@ -137,20 +155,20 @@ def test_a_run_that_dies_leaves_green_what_it_found_the_same(
     assert all_green(instance)
 
 
-def test_other_code_or_news_of_an_input_are_told(instance: dg.DagsterInstance) -> None:
+def test_other_code_or_news_of_an_input_are_reported(instance: dg.DagsterInstance) -> None:
     asset, inputs = dg.AssetKey("signals"), (dg.AssetKey("cmc_features"),)
     (run,) = instance.get_runs(limit=1)
     log = instance.event_log_storage
     assert isinstance(log, PartitionLog)
     keys = sorted(KEYS)
-    known = log.told(asset, keys)
+    known = log.reported(asset, keys)
     versions = {key: row.tags["dagster/data_version"] for key, row in known.items()}
     code = known[keys[0]].tags["dagster/code_version"]
 
     def same(code_version: str = code) -> list[str]:
         lineage = stored_events.Lineage(code_version, inputs)
         tags = stored_events.provenance(instance, lineage)
-        return ToldPartitions(instance, asset, run, tags, keys).same(versions)
+        return ReportedPartitions(instance, asset, run, tags, keys).same(versions)
 
     assert same() == keys
     assert same("newer") == []
@@ -159,7 +177,7 @@ def test_other_code_or_news_of_an_input_are_told(instance: dg.DagsterInstance) -
     )
     instance.report_runless_asset_event(news_of_one)
     assert same() == [keys[0], keys[2]]
-    # As if another partition had been stored than Dagster was told of.
+    # As if another partition had been stored than was reported to Dagster.
     versions[keys[0]] = "another"
     assert same() == [keys[2]]
 

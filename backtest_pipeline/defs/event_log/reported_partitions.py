@@ -1,4 +1,4 @@
-"""Which partitions Dagster need not be told of again, because what it was told last still holds.
+"""Which partitions need no new event in Dagster, because what was reported last still holds.
 
 A partition whose event names the same data, code and inputs looks the same with a second one. Of a
 universe that is refreshed each day most partitions of longer timeframes are such; their events
@@ -18,18 +18,18 @@ BACKFILL_TAG = "dagster/backfill"
 _VERSION = "dagster/data_version"
 _POINTER = "dagster/input_event_pointer/"
 _CODE = "dagster/code_version"
-_BEFORE_ALL = -2  # as `stored_events.provenance` points to an input of which nothing was told
+_BEFORE_ALL = -2  # as `stored_events.provenance` points to an input of which nothing was reported
 _HARMLESS = (DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED)
 
 
-class ToldPartitions:
+class ReportedPartitions:
     """What Dagster knows of the partitions of an asset when a step begins.
 
     Args:
         instance: where it is stored. Where it has another storage than the project's own, nothing
-            counts as told.
+            counts as reported.
         asset: the asset.
-        run: the run of the step. One of a backfill tells all: Dagster counts what it is told.
+        run: the run of the step. One of a backfill reports all: Dagster counts the events.
         tags: of the events that the step reports, see `stored_events.provenance`.
         keys: of the partitions.
     """
@@ -45,13 +45,13 @@ class ToldPartitions:
         log = instance.event_log_storage
         self._asset, self._run_id = asset, run.run_id
         self._log = log if isinstance(log, PartitionLog) and BACKFILL_TAG not in run.tags else None
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
         if self._log is not None and keys:
-            self._told = _settled(instance, self._log, asset, run.run_id, tags, keys)
+            self._reported = _settled(instance, self._log, asset, run.run_id, tags, keys)
 
     def same(self, versions: Mapping[str, str]) -> list[str]:
         """Those of the partitions, with the version of their stored rows, to say nothing of."""
-        return [key for key, version in versions.items() if self._told.get(key) == version]
+        return [key for key, version in versions.items() if self._reported.get(key) == version]
 
     def take_from_plan(self, keys: Sequence[str]) -> None:
         """Have these look as they did before the run: not in progress, and not to fail with it."""
@@ -68,22 +68,22 @@ def _settled(
     keys: Sequence[str],
 ) -> dict[str, str]:
     """The data version of each partition whose newest event is made from what `tags` name."""
-    told = log.told(asset, keys)
-    if not told:
+    reported = log.reported(asset, keys)
+    if not reported:
         return {}
     pointers = [name for name in tags if name.startswith(_POINTER)]
     inputs = {name: log.newest_ids(_asset_of(name), keys) for name in pointers}
-    since = min(row.id for row in told.values())
+    since = min(row.id for row in reported.values())
     others = [other for other in log.runs_with_plans(asset, since) if other != run_id]
     bad = _not_harmless(instance, others)
     planned = log.planned_by(asset, since, bad) if bad else {}
     found = {}
-    for key, row in told.items():
+    for key, row in reported.items():
         own = [name for name in row.tags if name.startswith(_POINTER)]
         is_settled = (
             row.tags.get(_CODE) == tags.get(_CODE)
             and set(own) == set(pointers)
-            # Dagster compares with what was told of an input up to the pointer.
+            # Dagster compares with what was reported of an input up to the pointer.
             and not any(inputs[name].get(key, _BEFORE_ALL) > int(row.tags[name]) for name in own)
             and planned.get(key, 0) < row.id
         )
