@@ -26,6 +26,6 @@ ENV HOME=/data USER=pipeline NUMBA_CACHE_DIR=/data/cache/numba BACKTEST_HOME=/da
 USER 10001:10001
 EXPOSE 3000 4000 8000
 # Of the usual command; another one brings its own, as in docker-compose.yml.
-HEALTHCHECK --interval=30s --timeout=30s --start-period=180s --retries=3 \
+HEALTHCHECK --interval=60s --timeout=30s --start-period=180s --retries=3 \
     CMD ["backtest-pipeline", "health", "webserver"]
 CMD ["backtest-pipeline", "up", "--host", "0.0.0.0", "--allow-remote"]

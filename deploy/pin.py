@@ -1,13 +1,15 @@
 """`make pin`: writes the digests of all images, where there is a network.
 
 A tag may mean another image tomorrow; a digest never does. Images are named as for Compose, by
-variables, so that `POSTGRES_IMAGE=... make pin` pins another one. Nothing is written unless every
-digest was found.
+variables of the environment or of `.env`, so that `POSTGRES_IMAGE=... make pin` pins another one.
+Ours is named once: later it is the one that has been pinned. Nothing is written unless every digest
+was found.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +30,10 @@ from deploy.images import (
 from deploy.registry import DigestNotFound, digest_of
 
 PINNED = ROOT / "deploy" / "pinned"
+OF_COMPOSE = ROOT / ".env"
+_IMAGES = "images.env"
+# Names of images need no quotes, but may have them.
+_VARIABLE = re.compile(r"""^\s*([A-Z]+_IMAGE)=["']?([^\s"'#]+)""", re.MULTILINE)
 _WRITTEN = "# Written by `make pin`; run it again to follow the tags.\n"
 _UNPUBLISHED = (
     f"{OURS} is not set: the image that is built here has no digest. Push it, and name it:"
@@ -35,8 +41,29 @@ _UNPUBLISHED = (
 )
 
 
+def named(
+    environment: Mapping[str, str], of_compose: Path = OF_COMPOSE, folder: Path = PINNED
+) -> dict[str, str]:
+    """The variables that name images: of the environment, before those of the user's `.env`.
+
+    Where neither names ours, it is the one that `folder` has pinned, by its tag: some files there
+    would otherwise still name it, and others not.
+    """
+    of_user = {**_variables(of_compose), **environment}
+    if not of_user.get(OURS) and (known := _variables(folder / _IMAGES).get(OURS)):
+        of_user[OURS] = known.partition("@")[0]
+    return of_user
+
+
+def _variables(file: Path) -> dict[str, str]:
+    return dict(_VARIABLE.findall(file.read_text())) if file.is_file() else {}
+
+
 def chosen(environment: Mapping[str, str]) -> dict[str, Image]:
-    """The images to pin by their variables; ours only if the environment names it.
+    """The images to pin by their variables; ours only if it is named.
+
+    Args:
+        environment: the variables, as `named` finds them.
 
     Raises:
         BadImage: for a variable that names no image with a tag.
@@ -73,7 +100,7 @@ def pin(
 
 
 def _files(pinned: Mapping[str, Image], folder: Path) -> dict[str, str]:
-    files = {"images.env": "".join(f"{variable}={image}\n" for variable, image in pinned.items())}
+    files = {_IMAGES: "".join(f"{variable}={image}\n" for variable, image in pinned.items())}
     dagster: dict[str, Any] = {}
     if busybox := pinned.get("BUSYBOX_IMAGE"):
         dagster["busybox"] = {"image": _with_tag(busybox)}
@@ -131,7 +158,7 @@ def _yaml(content: Mapping[str, Any]) -> str:
 def main() -> None:
     """Pin the images that the environment and the files name."""
     try:
-        images = chosen(os.environ)
+        images = chosen(named(os.environ))
         pinned = pin(images)
     except (BadImage, DigestNotFound) as error:
         sys.exit(f"make pin: {error}")

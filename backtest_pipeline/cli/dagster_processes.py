@@ -8,7 +8,13 @@ import typer
 
 from backtest_pipeline.cli.console import fail, progress_shown, say
 from backtest_pipeline.cli.options import split
-from backtest_pipeline.cli.up import ensure_schema, interrupted_alike, refuse_remote, set_up_store
+from backtest_pipeline.cli.up import (
+    ensure_schema,
+    interrupted_alike,
+    refuse_remote,
+    say_what_is_lacking,
+    set_up_store,
+)
 
 _CODE = "127.0.0.1:4000"
 
@@ -52,6 +58,7 @@ def code_server(
         progress("store", 1, 1)
     for sentence in left_out:
         say(f"left out: {sentence}")
+    say_what_is_lacking(settings)
     address = CodeAddress(host, port)
     say(f"code server: {address} (Ctrl-C stops it, and its runs)")
     with interrupted_alike(database):
@@ -96,6 +103,7 @@ def webserver(
             ensure_schema(settings)
             database = open_database(settings)
             progress("store", 1, 1)
+        say_what_is_lacking(settings)
         ui = DagsterUi(
             listening,
             read_token(token_file(settings)),
@@ -125,6 +133,7 @@ def daemon(code_server: _CodeServer = _CODE) -> None:
         ensure_schema(settings)
         database = open_database(settings)
         progress("store", 1, 1)
+    say_what_is_lacking(settings)
     say(f"daemon of the code server at {code} (Ctrl-C stops it)")
     with interrupted_alike(database):
         run_daemon(settings, database, code)

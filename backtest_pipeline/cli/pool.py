@@ -18,6 +18,14 @@ pool = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(pool)
+_HealthPort = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Port at which this host alone may ask how it is; 0 takes any that is free.",
+    ),
+]
 
 
 @pool.command()
@@ -37,21 +45,25 @@ def certificates(
 def scheduler(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at.")] = 8786,
+    health_port: _HealthPort = 0,
 ) -> None:
-    """Run the scheduler until it is stopped; have it restarted whenever it ends."""
+    """Run the scheduler until it is stopped; have it restarted whenever it ends.
+
+    At the health port, `/health` answers 200 where the scheduler does."""
     from backtest_pipeline.pipeline.pools.dask_programs import scheduler_program
 
-    _become(*scheduler_program(host, port))
+    _become(*scheduler_program(host, port, health_port))
 
 
 @pool.command()
-def worker() -> None:
+def worker(health_port: _HealthPort = 0) -> None:
     """Run BACKTEST_POOL_WORKERS workers of the scheduler at BACKTEST_POOL_ADDRESS.
 
-    They end when the scheduler is gone, without an error: have them restarted whenever they do."""
+    They end when the scheduler is gone, without an error: have them restarted whenever they do. At
+    the health port, `/ready` answers 200 where the scheduler has taken the first of them."""
     from backtest_pipeline.pipeline.pools.dask_programs import worker_program
 
-    _become(*worker_program())
+    _become(*worker_program(health_port))
 
 
 @pool.command()

@@ -77,6 +77,15 @@ def set_up_store(settings: Settings) -> tuple[Database, tuple[str, ...]]:
     return database, tuple(offered.left_out)
 
 
+def say_what_is_lacking(settings: Settings) -> None:
+    """Say what an edited `dagster.yaml` lacks of what this package relies on, if anything."""
+    from backtest_pipeline.defs.instance import instance_file
+
+    file = instance_file(settings)
+    if file.lacking:
+        say(file.summary)
+
+
 @contextmanager
 def interrupted_alike(database: Database) -> Iterator[None]:
     """Have SIGTERM end the block as Ctrl-C does, and close the database in the end."""
@@ -168,7 +177,6 @@ def up(
     with listen(host, port) as listening:
         with progress_shown() as progress:
             progress("store", 0, 1)
-            from backtest_pipeline.defs.instance import instance_file
             from backtest_pipeline.defs.processes.guard import read_token, token_file
             from backtest_pipeline.defs.processes.up_programs import DagsterUi, run_programs
             from backtest_pipeline.storage.settings import load_settings
@@ -178,9 +186,7 @@ def up(
             progress("store", 1, 1)
         for sentence in left_out:
             say(f"left out: {sentence}")
-        file = instance_file(settings)
-        if file.lacking:
-            say(file.summary)
+        say_what_is_lacking(settings)
         ui = DagsterUi(
             listening,
             read_token(token_file(settings)),

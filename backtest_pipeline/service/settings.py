@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from backtest_pipeline.simulation.cores import usable_cores
 from backtest_pipeline.storage.settings import PREFIX, is_loopback, read_settings
 
 
@@ -108,7 +108,7 @@ class ServiceSettings(BaseSettings):
     @property
     def workers(self) -> int:
         """Number of worker processes."""
-        return min(self.optimizer_max_concurrency, os.cpu_count() or 1)
+        return min(self.optimizer_max_concurrency, usable_cores())
 
     @property
     def on_loopback(self) -> bool:

@@ -105,7 +105,8 @@ class Settings(BaseSettings):
             `run` and Dagster link reports to; empty for no links.
         pool: where the work of a run is done (docs/scaling.md): `inline` in threads of its process,
             `processes` in warm worker processes on this host, `dask` on a cluster.
-        pool_workers: number of worker processes on this host; by default as many as it has cores.
+        pool_workers: number of worker processes on this host; by default as many as there are cores
+            that this process may use, in a container at most those that it is limited to.
             With `inline`, the number of threads, by default 2.
         pool_address: address of the Dask scheduler, such as `tls://scheduler:8786`; without TLS
             only on this host, such as `tcp://127.0.0.1:8786`.

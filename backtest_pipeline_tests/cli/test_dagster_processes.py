@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import closing
+
 import pytest
 
+from backtest_pipeline.storage.postgres.session_lock import (
+    CODE_SERVER_LOCK,
+    DAEMON_LOCK,
+    SessionLock,
+)
+from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.ports import free_port
 
@@ -23,6 +32,24 @@ def test_a_code_server_is_named_by_host_and_port(cli: CommandLine, command: str)
     answer = cli(command, "--code-server", "code-location")
     assert answer.code == 1
     assert answer.message == "a code server is named as HOST:PORT, not as 'code-location'"
+
+
+@pytest.mark.parametrize(
+    ("command", "lock"), [("daemon", DAEMON_LOCK), ("code-server", CODE_SERVER_LOCK)]
+)
+def test_what_an_edited_file_lacks_is_said(cli: CommandLine, command: str, lock: str) -> None:
+    path = load_settings().home / "dagster" / "dagster.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("telemetry: { enabled: false }\n")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with closing(SessionLock(cli.database, lock)):  # so that it ends
+            answer = cli(command)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert answer.code == 1
+    assert f"{path} has been edited and stays so, but it lacks run_storage" in answer.out
 
 
 def test_health_says_what_is_not_there(cli: CommandLine) -> None:

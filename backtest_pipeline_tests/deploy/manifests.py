@@ -8,8 +8,11 @@ from typing import Any
 
 import yaml
 
+from backtest_pipeline_tests.ops.compose_file import documented
 from deploy.images import KUBERNETES, read_values
 
+OF_BUCKETS = {n for n in documented() if n.startswith(("AWS_", "AZURE_", "GOOGLE_"))}
+"""What names a bucket and lets in: the same variables as for Compose."""
 FOLDERS = (KUBERNETES, KUBERNETES / "pool")
 
 

@@ -6,24 +6,35 @@ from pathlib import Path
 
 from backtest_pipeline.pipeline.pools import dask_worker
 from backtest_pipeline.pipeline.pools.tls import environment_of, make_certificates
-from backtest_pipeline.storage.settings import load_settings
-from backtest_pipeline_tests.deploy.manifests import manifests, pods, settings
+from backtest_pipeline.storage.settings import Settings, load_settings
+from backtest_pipeline_tests.deploy.manifests import OF_BUCKETS, manifests, pods, settings
 from deploy.images import read_values
 
 VALUES = read_values("values-dask.yaml")
 WORKER = VALUES["worker"]
-ADDRESS = "tls://backtest-scheduler:8786"
-OF_CLIENTS = {"BACKTEST_POOL", "BACKTEST_POOL_ADDRESS", "BACKTEST_POOL_TLS"}
+ADDRESS = "tls://pipeline-scheduler:8786"
+SECRETS = {"BACKTEST_POSTGRES_DSN", "BACKTEST_FEATURES_DSN"}
+OF_CLIENTS = {f"BACKTEST_POOL{name}" for name in ("", "_ADDRESS", "_TLS", "_WORKERS")}
 
 
 def test_workers_have_all_settings_of_the_pods() -> None:
-    given = {entry["name"]: entry for entry in WORKER["env"]}
-    assert len(given) == len(WORKER["env"])
-    for name in set(settings()) - OF_CLIENTS:
-        reference = given[name]["valueFrom"]["configMapKeyRef"]
-        assert reference == {"name": "backtest-settings", "key": name}
-    dsn = given["BACKTEST_POSTGRES_DSN"]["valueFrom"]["secretKeyRef"]
-    assert dsn == {"name": "backtest-secrets", "key": "BACKTEST_POSTGRES_DSN"}
+    given = {entry["name"]: entry["valueFrom"] for entry in WORKER["env"] if "value" not in entry}
+    assert len({entry["name"] for entry in WORKER["env"]}) == len(WORKER["env"])
+    known = {f"BACKTEST_{name.upper()}" for name in Settings.model_fields} - OF_CLIENTS
+    of_settings = known - SECRETS | {"NUMBA_CACHE_DIR"}
+    of_secrets = known & SECRETS | OF_BUCKETS
+    assert set(given) == of_settings | of_secrets
+    places = {
+        "configMapKeyRef": ("backtest-settings", of_settings),
+        "secretKeyRef": ("backtest-secrets", of_secrets),
+    }
+    for kind, (place, names) in places.items():
+        for name in names:
+            reference = given[name][kind]
+            is_there = {"name": place, "key": name}
+            assert reference in (is_there, {**is_there, "optional": True})
+            needed = name in ("BACKTEST_POSTGRES_DSN", *settings())
+            assert needed or "optional" in reference, name
 
 
 def test_workers_have_the_certificates_as_our_own_command_gives_them(tmp_path: Path) -> None:
@@ -53,8 +64,8 @@ def test_the_arguments_are_those_of_dask_worker() -> None:
 
 
 def test_the_scheduler_listens_where_workers_and_runs_look_for_it() -> None:
-    (port,) = manifests()["Service/backtest-scheduler"]["spec"]["ports"]
-    assert f"tls://backtest-scheduler:{port['port']}" == ADDRESS
+    (port,) = manifests()["Service/pipeline-scheduler"]["spec"]["ports"]
+    assert f"tls://pipeline-scheduler:{port['port']}" == ADDRESS
     container = pods()["backtest-scheduler"]["spec"]["containers"][0]
     *command, host, _, listens_at = container["command"]
     assert command == ["backtest-pipeline", "pool", "scheduler", "--host"]

@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 from pydantic import SecretStr
 
+from backtest_pipeline.defs.processes.health import HEARTBEAT_S
 from backtest_pipeline.pipeline.monitoring.notices import NoticeSettings
 from backtest_pipeline.service.routes.health import router
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
@@ -19,6 +20,7 @@ from backtest_pipeline.storage.settings import Settings, load_settings
 from backtest_pipeline.strategist.llm.settings import LlmSettings
 from backtest_pipeline_tests.deploy.manifests import (
     FOLDERS,
+    OF_BUCKETS,
     kustomizations,
     manifests,
     named,
@@ -31,10 +33,6 @@ from deploy.images import KUBERNETES, ROOT, Image, of_kubernetes, read_values
 
 KINDS = (Settings, ServiceSettings, LlmSettings, NoticeSettings)
 FIELDS = {f"BACKTEST_{name}".upper(): f for k in KINDS for name, f in k.model_fields.items()}
-OF_BUCKETS = {
-    *("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-    *("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY"),
-}
 SECRETS = (KUBERNETES / "secrets.env.example").read_text()
 WORKERS = read_values("values-dask.yaml")["worker"]
 DAGSTER = read_values("values-dagster.yaml")
@@ -152,9 +150,39 @@ def test_probes_ask_what_the_service_answers() -> None:
     assert spec["terminationGracePeriodSeconds"] > grace + int(waits)
 
 
-@pytest.mark.parametrize("name", ["backtest-service", "backtest-scheduler"])
-def test_services_lead_to_their_pods(name: str) -> None:
-    service = manifests()[f"Service/{name}"]["spec"]
+def test_liveness_is_asked_of_what_is_deployed() -> None:
+    of_charts = of_dagster()
+    for name, pod in pods().items():
+        is_job = f"Job/{name}" in manifests()
+        assert is_job or "livenessProbe" in pod["spec"]["containers"][0], name
+    assert of_charts["webserver"]["livenessProbe"]["httpGet"]["path"] == "/server_info"
+    for part, name in {"daemon": "daemon", "code": "code-server"}.items():
+        probe = of_charts[part]["livenessProbe"]
+        assert probe["exec"]["command"][:3] == [OURS, "health", name]
+    assert (
+        f":{of_charts['code']['port']}" in of_charts["code"]["livenessProbe"]["exec"]["command"][-1]
+    )
+    # An outage of the database alone is not to restart the daemon, which outlasts it.
+    probe = of_charts["daemon"]["livenessProbe"]
+    given = probe["periodSeconds"] * probe["failureThreshold"]
+    assert given > HEARTBEAT_S + Settings.model_fields["store_retry_s"].default
+
+
+def test_no_service_gives_pods_variables_that_look_like_settings() -> None:
+    """Kubernetes sets `NAME_PORT`, `NAME_SERVICE_HOST` and others for each Service."""
+    services = {name.partition("/")[2] for name in manifests() if name.startswith("Service/")}
+    services.add(of_dagster()["code"]["name"])
+    assert services == {"pipeline-service", "pipeline-scheduler", "pipeline-code"}
+    # The charts' pods cannot do without them.
+    for pod in pods().values():
+        assert pod["spec"]["enableServiceLinks"] is False
+    assert of_dagster()["runs"]["runK8sConfig"]["podSpecConfig"]["enableServiceLinks"] is False
+
+
+@pytest.mark.parametrize("part", ["service", "scheduler"])
+def test_services_lead_to_their_pods(part: str) -> None:
+    name = f"backtest-{part}"
+    service = manifests()[f"Service/pipeline-{part}"]["spec"]
     pod = pods()[name]
     (port,) = service["ports"]
     (open_port,) = pod["spec"]["containers"][0]["ports"]

@@ -13,7 +13,7 @@ from backtest_pipeline_tests.deploy.registry_server import DIGEST, RegistryServe
 from backtest_pipeline_tests.ops.compose_file import GIVEN, resolved
 from deploy.charts import merged
 from deploy.images import KUBERNETES, OURS, Image, of_compose, read_values
-from deploy.pin import PINNED, chosen, pin
+from deploy.pin import PINNED, chosen, named, pin
 from deploy.registry import DigestNotFound
 
 KUBECTL = shutil.which("kubectl")
@@ -41,12 +41,33 @@ def folder(images: dict[str, Image], tools: Path) -> Path:
 
 
 def test_all_images_are_pinned_and_ours_once_it_is_published() -> None:
-    known = {"BUSYBOX_IMAGE", "GRAFANA_IMAGE", "POSTGRES_IMAGE", "PROMETHEUS_IMAGE"}
+    others = ("BUSYBOX", "GRAFANA", "POSTGRES", "PROMETHEUS", "PYTHON")
+    known = {f"{name}_IMAGE" for name in others}
     assert set(chosen({})) == known
     assert set(of_compose()) == known - {"BUSYBOX_IMAGE"} | {OURS}
     given = {OURS: "r.example.com/b:1", "POSTGRES_IMAGE": "r.example.com/pg:18"}
     found = chosen(given)
     assert {name: str(found[name]) for name in given} == given
+
+
+def test_images_are_named_as_for_compose_and_ours_stays_named(
+    folder: Path, images: dict[str, Image], tmp_path: Path
+) -> None:
+    of_compose = tmp_path / ".env"
+    assert named({}, of_compose, tmp_path / "nothing") == {}
+    # Without its digest, so that it follows the tag as the others do.
+    assert named({}, of_compose, folder) == {OURS: str(images[OURS])}
+    of_compose.write_text(
+        "#GRAFANA_IMAGE=\nPOSTGRES_IMAGE=postgres:17\nBACKTEST_DB_PASSWORD='a$b'\n"
+    )
+    assert named({}, of_compose, folder)["POSTGRES_IMAGE"] == "postgres:17"
+    assert str(chosen(named({}, of_compose, folder))["POSTGRES_IMAGE"]) == "postgres:17"
+    given = {"POSTGRES_IMAGE": "postgres:16", OURS: "r.example.com/b:2"}
+    assert named(given, of_compose, folder).items() >= given.items()
+    before = {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
+    pin(chosen({**{n: str(i) for n, i in images.items()}, **named({}, tmp_path, folder)}), folder)
+    after = {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert after == before
 
 
 def test_compose_starts_them_by_their_digests(folder: Path, images: dict[str, Image]) -> None:
@@ -55,6 +76,7 @@ def test_compose_starts_them_by_their_digests(folder: Path, images: dict[str, Im
     assert variables == {name: f"{image}@{DIGEST}" for name, image in images.items()}
     services = resolved({**GIVEN, **variables})["services"]
     assert {service["image"] for service in services.values()} <= set(variables.values())
+    assert services["migrate"]["build"]["args"]["PYTHON_IMAGE"] == variables["PYTHON_IMAGE"]
 
 
 @pytest.mark.skipif(KUBECTL is None, reason="no kubectl on this machine")

@@ -68,7 +68,7 @@ def variables() -> set[str]:
         read |= {
             name for name, value in (service.get("environment") or {}).items() if value is None
         }
-    return read | {secret["environment"] for secret in raw()["secrets"].values()}
+    return read
 
 
 def documented() -> set[str]:

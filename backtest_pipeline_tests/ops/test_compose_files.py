@@ -31,7 +31,7 @@ from backtest_pipeline_tests.ops.compose_file import (
 COMPOSE = resolved()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 WRITTEN: dict[str, dict[str, Any]] = raw()["services"]
-OURS = {name for name, service in SERVICES.items() if "build" in service}
+OURS = {name for name, service in SERVICES.items() if "BACKTEST_IMAGE" in WRITTEN[name]["image"]}
 ONCE = {"migrate", "certificates"}
 SETTINGS = {
     f"BACKTEST_{name.upper()}"
@@ -119,7 +119,7 @@ def test_what_is_named_is_declared_and_what_is_declared_is_used() -> None:
             is_there = not of_profile or of_profile & set(service.get("profiles", ()))
             assert is_there or how.get("required") is False, (name, other)
     for kind, names in used.items():
-        assert names == set(COMPOSE[kind]), kind
+        assert names == set(COMPOSE.get(kind, ())), kind
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -132,6 +132,10 @@ def test_a_service_is_careful(name: str) -> None:
     assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
     assert 0 < service["pids_limit"] <= 1024
     assert not {"privileged", "cap_add", "pid", "ipc", "devices"} & set(service)
+    # Compose cannot give them to a service that is read-only, but for files.
+    for kind in ("secrets", "configs"):
+        given = [COMPOSE[kind][one] for one in service.get(kind, ())]
+        assert all(set(one) == {"file"} for one in given), kind
     for port in service.get("ports", ()):
         assert port.startswith("127.0.0.1:"), port
     for source, target, is_writable in mounts(service):
@@ -144,7 +148,6 @@ def test_a_service_is_careful(name: str) -> None:
         assert int(user) > 0
         assert int(group) > 0
         assert "/tmp" in service["tmpfs"]  # noqa: S108
-        assert (ROOT / service["build"] / "Dockerfile").exists()
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -159,6 +162,14 @@ def test_a_service_ends_or_is_started_again_and_says_how_it_is(name: str) -> Non
     check = service["healthcheck"]
     assert {"interval", "timeout", "retries"} <= set(check)
     assert check["test"][0] in ("CMD", "CMD-SHELL")
+
+
+def test_one_service_builds_the_image_of_all() -> None:
+    assert [name for name, service in SERVICES.items() if "build" in service] == ["migrate"]
+    build = SERVICES["migrate"]["build"]
+    file = ROOT / build["context"] / "Dockerfile"
+    assert f"ARG PYTHON_IMAGE={build['args']['PYTHON_IMAGE']}\n" in file.read_text()
+    assert {SERVICES[name]["image"] for name in OURS} == {SERVICES["migrate"]["image"]}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -207,15 +218,16 @@ def test_no_password_is_written_down_and_each_is_asked_for() -> None:
             assert not re.search(r"\$\{\w*(PASSWORD|DSN|SECRET|TOKEN|KEY)", argument)
     with pytest.raises(KeyError, match="BACKTEST_DB_PASSWORD"):
         resolved({})
-    guard = SERVICES["grafana"]["entrypoint"][-1]
-    without = subprocess.run(
-        ["/bin/sh", "-c", guard.replace("exec /run.sh", "echo begins")],
-        env={"GF_SECURITY_ADMIN_PASSWORD": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert (without.returncode, without.stdout) == (1, "")
-    assert "BACKTEST_GRAFANA_PASSWORD" in without.stderr
+    for name, asked in {"grafana": "GRAFANA_PASSWORD", "prometheus": "METRICS_TOKEN"}.items():
+        guard = SERVICES[name]["entrypoint"][2]
+        without = subprocess.run(
+            ["/bin/sh", "-c", re.sub("exec /.*", "echo begins", guard)],
+            env={},
+            capture_output=True,
+            text=True,
+        )
+        assert (without.returncode, without.stdout) == (1, "")
+        assert f"BACKTEST_{asked}" in without.stderr
 
 
 def test_each_reaches_what_it_needs_and_nothing_else() -> None:
@@ -227,11 +239,22 @@ def test_each_reaches_what_it_needs_and_nothing_else() -> None:
         # A port of an internal network alone cannot be published.
         open_networks = {n for n in network[name] if not (COMPOSE["networks"][n] or {})}
         assert open_networks or not service.get("ports"), name
+        # Database and bucket may be elsewhere.
+        may_be_elsewhere = {"BACKTEST_POSTGRES_DSN", "BACKTEST_ARTIFACTS_URL"}
+        if may_be_elsewhere & set(service["environment"]):
+            assert "default" in network[name], name
     for name in ("store", "code", "pool"):
         assert COMPOSE["networks"][name] == {"internal": True}
     for name in ("webserver", "daemon"):
         assert "code-location:4000" in str(SERVICES[name]["command"])
     assert "ports" not in SERVICES["code-location"]
+
+
+def test_the_pool_is_asked_for_itself() -> None:
+    for name, page in {"scheduler": "/health", "worker": "/ready"}.items():
+        command = SERVICES[name]["command"]
+        port = command[command.index("--health-port") + 1]
+        assert f"'http://127.0.0.1:{port}{page}'" in SERVICES[name]["healthcheck"]["test"][-1]
 
 
 def test_services_see_the_same_files_where_they_look_for_them() -> None:
@@ -252,16 +275,30 @@ def test_services_see_the_same_files_where_they_look_for_them() -> None:
     assert outside == {"./artifacts"}
 
 
-def test_prometheus_scrapes_the_service_where_it_listens() -> None:
+def test_prometheus_scrapes_the_service_where_it_listens(tmp_path: Path) -> None:
     config = yaml.safe_load((ROOT / "ops/prometheus/prometheus.yml").read_text())
     (job,) = config["scrape_configs"]
     (found,) = job["dns_sd_configs"]
     assert found["names"] == ["service"]
     assert set(SERVICES["prometheus"]["networks"]) <= set(SERVICES["service"]["networks"])
-    secret = job["authorization"]["credentials_file"].removeprefix("/run/secrets/")
-    assert secret in SERVICES["prometheus"]["secrets"]
-    variable = COMPOSE["secrets"][secret]["environment"]
+    service = SERVICES["prometheus"]
+    path = job["authorization"]["credentials_file"]
     token = WRITTEN["service"]["environment"]["BACKTEST_SERVICE_METRICS_TOKEN"]
-    assert token == f"${{{variable}:-}}"
+    assert WRITTEN["prometheus"]["environment"] == {"METRICS_TOKEN": token}
+    assert str(Path(path).parent) in service["tmpfs"]
+    # Its entrypoint writes the token there, for its own user alone, and passes on the arguments.
+    shell, dash, script, zeroth = service["entrypoint"]
+    (tmp_path / "prometheus").write_text('#!/bin/sh\necho "$METRICS_TOKEN" "$@"')
+    (tmp_path / "prometheus").chmod(0o700)
+    here = script.replace(path, f"{tmp_path}/token").replace("/bin/prom", f"{tmp_path}/prom")
+    begun = subprocess.run(
+        [shell, dash, here, zeroth, *service["command"]],
+        env=service["environment"],
+        capture_output=True,
+        text=True,
+    )
+    assert begun.stdout.split() == service["command"], begun.stderr
+    assert (tmp_path / "token").read_text() == GIVEN["BACKTEST_METRICS_TOKEN"]
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
     published = SERVICES["service"]["ports"][0].rpartition(":")[2]
     assert str(found["port"]) == published

@@ -1,21 +1,21 @@
 """How code server, webserver and daemon are: each is asked, or looked for, as its users would.
 
-Imported by a command that a container runs every half a minute: so Dagster is not imported here,
-which takes a second or two.
+Imported by a command that a container runs every minute: so Dagster is not imported here, which
+takes a second or two, and of the rest each question what it needs alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-import grpc
-import httpx2
-from grpc_health.v1 import health_pb2
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest_pipeline.market.errors import InvalidInput, StoreError
-from backtest_pipeline.storage.dagster_heartbeats import heartbeat_ages
-from backtest_pipeline.storage.postgres.database import Database
+
+if TYPE_CHECKING:
+    import grpc
+    import httpx2
+
+    from backtest_pipeline.storage.postgres.database import Database
 
 HEARTBEAT_S = 120.0  # the daemon writes one every 30 s
 _RESPONSE_S = 10.0
@@ -62,6 +62,9 @@ class CodeAddress(NamedTuple):
 
 def code_server_problem(address: CodeAddress) -> str | None:
     """What is wrong with a code server; None if it answers, which it does once it has loaded."""
+    import grpc
+    from grpc_health.v1 import health_pb2
+
     request = health_pb2.HealthCheckRequest(service=_SERVICE)
     with grpc.insecure_channel(str(address)) as channel:
         check = channel.unary_unary(
@@ -79,6 +82,8 @@ def code_server_problem(address: CodeAddress) -> str | None:
 
 
 def _status(error: grpc.RpcError) -> str:
+    import grpc
+
     return error.code().name if isinstance(error, grpc.Call) else type(error).__name__
 
 
@@ -88,6 +93,8 @@ def ask_webserver(url: str, token: str) -> Mapping[str, Any] | None:
     Raises:
         httpx2.HTTPError: where it does not respond.
     """
+    import httpx2
+
     bearer = {"Authorization": f"Bearer {token}"}
     with httpx2.Client(trust_env=False, timeout=_RESPONSE_S, headers=bearer) as client:
         response = client.post(f"{url}/graphql", json={"query": _QUERY})
@@ -110,6 +117,8 @@ def location_problem(known: Mapping[str, Any]) -> str | None:
 
 def webserver_problem(url: str, token: str) -> str | None:
     """What is wrong with a webserver; None if it responds and has the code location loaded."""
+    import httpx2
+
     try:
         known = ask_webserver(url, token)
     except httpx2.HTTPError as error:
@@ -126,6 +135,8 @@ def silence(error: httpx2.HTTPError) -> str:
 
 def daemon_problem(database: Database) -> str | None:
     """What is wrong with the daemon of a store; None if each part of it gave a sign of life."""
+    from backtest_pipeline.storage.dagster_heartbeats import heartbeat_ages
+
     try:
         with database.begin() as connection:
             ages = heartbeat_ages(connection)

@@ -40,5 +40,5 @@ def pool_of(settings: Settings, store_id: Callable[[], str | None]) -> WorkPool:
 
 
 def workers_of(settings: Settings) -> int:
-    """How many worker processes this host has: as many as cores, unless the settings say."""
+    """How many worker processes a host has: as many as usable cores, unless the settings say."""
     return settings.pool_workers or usable_cores()

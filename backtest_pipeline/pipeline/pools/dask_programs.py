@@ -20,14 +20,24 @@ _CONFIGURED = {
     "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "2",
     # It looks at each thread a hundred times a second, and nobody looks at what it finds.
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    # Two pages for health checks, and none on what it does.
+    "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES": "['distributed.http.health']",
+    "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": (
+        "['distributed.http.health', 'backtest_pipeline.pipeline.pools.worker_health']"
+    ),
 }
 
 Program = tuple[list[str], dict[str, str]]
 """A command, and what it has in its environment beside that of its parent."""
 
 
-def scheduler_program(host: str, port: int) -> Program:
+def scheduler_program(host: str, port: int, health_port: int = 0) -> Program:
     """The scheduler; with TLS unless it can be reached from this host alone.
+
+    Args:
+        host: where it listens.
+        port: where it listens.
+        health_port: where this host may ask for `/health`; 0 for any that is free.
 
     Raises:
         ConfigurationError: for another address without certificates.
@@ -42,14 +52,18 @@ def scheduler_program(host: str, port: int) -> Program:
     protocol = "tls" if secure else "tcp"
     command = [
         *_dask("scheduler"),
-        *("--host", host, "--port", str(port), "--protocol", protocol, "--no-dashboard"),
+        *("--host", host, "--port", str(port), "--protocol", protocol),
+        *_health_at(health_port),
         *("--preload", dask_scheduler.__name__),
     ]
     return command, _configured() | environment_of(f"{protocol}://", settings.pool_tls)
 
 
-def worker_program() -> Program:
+def worker_program(health_port: int = 0) -> Program:
     """As many workers as this host has cores, or as the settings say.
+
+    Args:
+        health_port: where this host may ask the first of them for `/ready`; 0 for any that is free.
 
     Raises:
         ConfigurationError: where no scheduler is configured.
@@ -59,7 +73,8 @@ def worker_program() -> Program:
     command = [
         *_dask("worker"),
         settings.pool_address,
-        *("--nworkers", str(n_workers), "--nthreads", "1", "--no-dashboard"),
+        *("--nworkers", str(n_workers), "--nthreads", "1"),
+        *_health_at(health_port),
         # Its share of what this host or container has; Dask would divide by the host's cores.
         *("--memory-limit", f"{1 / n_workers:.4f}"),
         *("--preload", PRELOAD),
@@ -84,6 +99,11 @@ def workers_there() -> str:
         return f"{settings.pool_address}: {cluster.size} workers of this code and store"
     finally:
         cluster.close()
+
+
+def _health_at(port: int) -> tuple[str, ...]:
+    """Dask's pages without its dashboard, for this host alone."""
+    return ("--no-dashboard", "--dashboard-address", f"127.0.0.1:{port}")
 
 
 def _configured() -> dict[str, str]:

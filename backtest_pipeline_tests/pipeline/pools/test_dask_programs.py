@@ -30,6 +30,7 @@ def test_without_tls_a_scheduler_listens_on_this_host_alone() -> None:
 def test_programs_of_dask_are_told_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
     command, told = scheduler_program("0.0.0.0", 8786)  # noqa: S104
     assert command[command.index("--protocol") + 1] == "tls"
+    assert dict(pairwise(command))["--dashboard-address"] == "127.0.0.1:0"
     assert told["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "True"
     ttl = "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"
     assert told[ttl] == "60s"
@@ -39,7 +40,8 @@ def test_programs_of_dask_are_told_what_they_need(monkeypatch: pytest.MonkeyPatc
         worker_program()
     monkeypatch.setenv("BACKTEST_POOL_ADDRESS", "tls://scheduler:8786")
     monkeypatch.setenv("BACKTEST_POOL_WORKERS", "3")
-    command, _ = worker_program()
+    command, _ = worker_program(8790)
     pairs = dict(pairwise(command))
+    assert pairs["--dashboard-address"] == "127.0.0.1:8790"
     assert (pairs["--nworkers"], pairs["--nthreads"]) == ("3", "1")
     assert (pairs["--protocol"], "tls://scheduler:8786" in command) == ("tls", True)
