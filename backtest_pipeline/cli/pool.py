@@ -45,13 +45,17 @@ def scheduler(
 
 
 @pool.command()
-def worker() -> None:
+def worker(
+    health_port: Annotated[
+        int, typer.Option(help="Port of this host where GET /health answers; 0: any that is free.")
+    ] = 0,
+) -> None:
     """Run BACKTEST_POOL_WORKERS workers of the scheduler at BACKTEST_POOL_ADDRESS.
 
     They end when the scheduler is gone, without an error: have them restarted whenever they do."""
     from backtest_pipeline.pipeline.pools.dask_programs import worker_program
 
-    _become(*worker_program())
+    _become(*worker_program(health_port))
 
 
 @pool.command()

@@ -11,13 +11,14 @@ from backtest_pipeline.pipeline.pools import dask_scheduler
 from backtest_pipeline.pipeline.pools.configured_pool import workers_of
 from backtest_pipeline.pipeline.pools.environment import PRELOAD
 from backtest_pipeline.pipeline.pools.tls import environment_of
-from backtest_pipeline.storage.postgres.sessions import WORKER_TTL_S
 from backtest_pipeline.storage.settings import Settings, is_loopback, load_settings
 
+_PAGES_OF_THE_SCHEDULER = "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"
+_PAGES_OF_A_WORKER = "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES"
 _CONFIGURED = {
-    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{WORKER_TTL_S}s",
-    # How many workers may die with a piece of work before it is given up.
-    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "2",
+    # Without these, each of them answers whoever asks over HTTP, without TLS, what runs where.
+    _PAGES_OF_THE_SCHEDULER: "[]",
+    _PAGES_OF_A_WORKER: "['distributed.http.health']",
     # It looks at each thread a hundred times a second, and nobody looks at what it finds.
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
 }
@@ -42,28 +43,37 @@ def scheduler_program(host: str, port: int) -> Program:
     protocol = "tls" if secure else "tcp"
     command = [
         *_dask("scheduler"),
-        *("--host", host, "--port", str(port), "--protocol", protocol, "--no-dashboard"),
+        *("--host", host, "--port", str(port), "--protocol", protocol),
+        *_http_on_this_host(0),
         *("--preload", dask_scheduler.__name__),
     ]
     return command, _configured() | environment_of(f"{protocol}://", settings.pool_tls)
 
 
-def worker_program() -> Program:
+def worker_program(health_port: int = 0) -> Program:
     """As many workers as this host has cores, or as the settings say.
+
+    Args:
+        health_port: where a worker answers GET /health on this host alone; 0 for any port.
 
     Raises:
         ConfigurationError: where no scheduler is configured.
     """
     settings = _of_a_cluster()
     n_workers = workers_of(settings)
+    address = urlsplit(settings.pool_address)
+    # Without TLS the scheduler is on this host, and so nobody else need reach the workers.
+    host = [] if address.scheme == "tls" else ["--host", address.hostname or "127.0.0.1"]
     command = [
         *_dask("worker"),
         settings.pool_address,
-        *("--nworkers", str(n_workers), "--nthreads", "1", "--no-dashboard"),
+        *("--nworkers", str(n_workers), "--nthreads", "1"),
+        *_http_on_this_host(health_port),
+        *host,
         # Its share of what this host or container has; Dask would divide by the host's cores.
         *("--memory-limit", f"{1 / n_workers:.4f}"),
         *("--preload", PRELOAD),
-        *("--protocol", urlsplit(settings.pool_address).scheme),
+        *("--protocol", address.scheme),
     ]
     tls = environment_of(settings.pool_address, settings.pool_tls)
     return command, _configured() | tls
@@ -99,6 +109,11 @@ def _of_a_cluster() -> Settings:
             "tls://scheduler:8786"
         )
     return settings
+
+
+def _http_on_this_host(port: int) -> tuple[str, ...]:
+    """Arguments for the HTTP server of a program: Dask starts one even without a dashboard."""
+    return ("--no-dashboard", "--dashboard-address", f"127.0.0.1:{port}")
 
 
 def _dask(program: str) -> list[str]:

@@ -109,6 +109,18 @@ class RunningCluster:
             if "spawn_main" in arguments(process)
         ]
 
+    def listening(self) -> list[tuple[str, int]]:
+        """Addresses and ports at which scheduler and workers listen."""
+        return sorted(
+            {
+                (found.laddr.ip, found.laddr.port)
+                for part in (self.scheduler, *self.workers)
+                for process in part.tree()
+                for found in process.net_connections("tcp")
+                if found.status == psutil.CONN_LISTEN
+            }
+        )
+
     def told(self) -> str:
         """The last lines of all logs."""
         logs = [self.scheduler.log, *(worker.log for worker in self.workers)]

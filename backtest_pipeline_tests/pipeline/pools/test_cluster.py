@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,6 +121,29 @@ def test_two_processes_share_the_workers(
         found = {one.result() for one in wanted}
     other.close()
     assert found <= {process.pid for process in cluster.computing()}
+
+
+PAGES = ("/info/main/workers.html", "/json/identity.json", "/metrics")
+
+
+def test_nobody_learns_over_http_what_runs(workspace: Workspace, cluster: RunningCluster) -> None:
+    assert workspace.pool.size == 2
+    sockets = cluster.listening()
+    assert len(sockets) > 3
+    for host, port in sockets:
+        answers = [answer(port, page) for page in PAGES]
+        assert not any(found.startswith(b"HTTP/1.1 200") for found in answers), (host, port)
+        assert host == "127.0.0.1" or not any(found.startswith(b"HTTP") for found in answers)
+
+
+def answer(port: int, path: str) -> bytes:
+    """The first bytes of what a port of this host says to a browser; none if it hangs up."""
+    with socket.create_connection(("127.0.0.1", port), LIMIT_S) as connection:
+        try:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            return connection.recv(64)
+        except ConnectionError:
+            return b""
 
 
 def test_an_error_of_ours_arrives_as_it_was_raised(workspace: Workspace) -> None:
