@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.pipeline.pools import dask_scheduler
-from backtest_pipeline.pipeline.pools.configured_pool import workers_of
+from backtest_pipeline.pipeline.pools.configured_pool import require_dask, workers_of
 from backtest_pipeline.pipeline.pools.environment import PRELOAD
 from backtest_pipeline.pipeline.pools.tls import environment_of
 from backtest_pipeline.storage.settings import Settings, is_loopback, load_settings
@@ -33,6 +33,7 @@ def scheduler_program(host: str, port: int) -> Program:
     Raises:
         ConfigurationError: for another address without certificates.
     """
+    require_dask("pool scheduler")
     settings = load_settings()
     secure = settings.pool_tls is not None
     if not secure and not is_loopback(host):
@@ -59,7 +60,7 @@ def worker_program(health_port: int = 0) -> Program:
     Raises:
         ConfigurationError: where no scheduler is configured.
     """
-    settings = _of_a_cluster()
+    settings = _of_a_cluster("worker")
     n_workers = workers_of(settings)
     address = urlsplit(settings.pool_address)
     # Without TLS the scheduler is on this host, and so nobody else need reach the workers.
@@ -84,14 +85,19 @@ def workers_there() -> str:
 
     Raises:
         PoolUnavailable: where there are none.
+        ConfigurationError: where they know other strategies than this process.
     """
+    settings = _of_a_cluster("status").model_copy(update={"store_retry_s": 0})
     from backtest_pipeline.pipeline.pools.cluster import Cluster
+    from backtest_pipeline.pipeline.workspace import use_strategies
     from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 
-    settings = _of_a_cluster().model_copy(update={"store_retry_s": 0})
+    use_strategies(settings)
     cluster = Cluster(settings, ArtifactStore.of(settings).root_id)
     try:
-        return f"{settings.pool_address}: {cluster.size} workers of this code and store"
+        size = cluster.size
+        cluster.require_strategies()
+        return f"{settings.pool_address}: {size} workers of this code and store"
     finally:
         cluster.close()
 
@@ -101,7 +107,8 @@ def _configured() -> dict[str, str]:
     return {name: value for name, value in _CONFIGURED.items() if name not in os.environ}
 
 
-def _of_a_cluster() -> Settings:
+def _of_a_cluster(command: str) -> Settings:
+    require_dask(f"pool {command}")
     settings = load_settings()
     if not settings.pool_address:
         raise ConfigurationError(

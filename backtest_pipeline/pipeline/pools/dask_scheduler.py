@@ -11,8 +11,6 @@ import os
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from tornado.ioloop import PeriodicCallback
-
 from backtest_pipeline.pipeline.pools.environment import (
     ANNOUNCED,
     PRELOAD,
@@ -63,6 +61,8 @@ def dask_setup(scheduler: Scheduler) -> None:
 
 def _look_often(scheduler: Scheduler) -> None:
     """Forget a worker that has not answered for WORKER_TTL_S, and look that often."""
+    from tornado.ioloop import PeriodicCallback
+
     name = "worker-ttl"
     scheduler.worker_ttl = WORKER_TTL_S
     if name in scheduler.periodic_callbacks:

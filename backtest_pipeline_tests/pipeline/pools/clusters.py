@@ -89,12 +89,11 @@ class RunningCluster:
         self.workers.append(started)
         return started
 
-    def status(self) -> subprocess.CompletedProcess[str]:
+    def status(self, **variables: str) -> subprocess.CompletedProcess[str]:
         """What `pool status` says."""
         command = (*COMMAND, "status")
-        return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=False
-        )
+        environment = {**self.environment, **variables}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     def restart_scheduler(self) -> None:
         """End the scheduler at once; it is started again."""

@@ -24,16 +24,16 @@ def store(template: Database, tmp_path: Path) -> Iterator[WorkedStore]:
     yield from worked_store(template, tmp_path / "store")
 
 
-@pytest.mark.parametrize("given", [None, "300s"])
+@pytest.mark.parametrize("given", [None, 300])
 def test_it_gives_up_workers_that_do_not_answer_however_it_was_started(
-    monkeypatch: pytest.MonkeyPatch, given: str | None
+    monkeypatch: pytest.MonkeyPatch, given: float | None
 ) -> None:
     ttl = "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"
     monkeypatch.delenv(ttl, raising=False)
     if given:
-        monkeypatch.setenv(ttl, given)
+        monkeypatch.setenv(ttl, f"{given}s")
 
-    async def started() -> tuple[int, float | None, float]:
+    async def started() -> tuple[int | None, float | None, float]:
         here = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
         async with Scheduler(
             worker_ttl=given, preload=[dask_scheduler.__name__], **here
@@ -41,7 +41,7 @@ def test_it_gives_up_workers_that_do_not_answer_however_it_was_started(
             looking = scheduler.periodic_callbacks["worker-ttl"].callback_time
             return scheduler.allowed_failures, scheduler.worker_ttl, looking / 1_000
 
-    seconds = 300 if given else WORKER_TTL_S
+    seconds = given or WORKER_TTL_S
     assert asyncio.run(started()) == (dask_scheduler.ALLOWED_FAILURES, seconds, seconds)
 
 
