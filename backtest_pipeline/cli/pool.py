@@ -37,6 +37,7 @@ def certificates(
     Does nothing where the folder has some that hold for another month."""
     from backtest_pipeline.pipeline.pools.tls import make_certificates
 
+    folder = folder.expanduser().resolve()  # the setting wants a whole path
     wrote = make_certificates(folder)
     say(f"{folder}: {'made' if wrote else 'there already'}; set BACKTEST_POOL_TLS to this folder")
 

@@ -64,8 +64,8 @@ class Settings(BaseSettings):
         symbol_keys: TOML file with the keys of symbols, `"BTC/USDT" = "BTCUSDT"`; other symbols get
             theirs by the mapping of docs/bars.md.
         timeframes: timeframes that assets are partitioned by, separated by spaces or commas.
-        store_retry_s: seconds to wait for an unavailable database before giving up; 0 for no
-            waiting.
+        store_retry_s: seconds to wait for an unavailable database, or for the scheduler and the
+            workers of a pool, before giving up; 0 for no waiting.
         writers: most transactions of refreshes that write in bulk at once, over all processes and
             hosts of the store; as many as the database server has cores, or a few more
             (docs/operations.md). Give all hosts the same number.
@@ -226,7 +226,8 @@ class Settings(BaseSettings):
                 f"{address} is not on this host, and without TLS whoever reaches it can run code "
                 "there: write tls://, and set BACKTEST_POOL_TLS (docs/scaling.md)"
             )
-        if parts.scheme == "tls" and info.data.get("pool_tls") is None:
+        # A folder that was refused is missing here too, and was complained of already.
+        if parts.scheme == "tls" and info.data.get("pool_tls", "refused") is None:
             raise ValueError(
                 "needs BACKTEST_POOL_TLS, the folder of ca.pem, cert.pem and key.pem; "
                 "`backtest-pipeline pool certificates FOLDER` makes them"

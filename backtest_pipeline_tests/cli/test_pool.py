@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from backtest_pipeline_tests.cli.conftest import CommandLine
 
 
-def test_certificates_are_made_once(cli: CommandLine, tmp_path: Path) -> None:
+def test_certificates_are_made_once(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "tls"
     first, second = cli("pool", "certificates", folder), cli("pool", "certificates", folder)
     assert (first.code, second.code) == (0, 0)
     assert f"{folder}: made; set BACKTEST_POOL_TLS" in first.out
     assert f"{folder}: there already; set BACKTEST_POOL_TLS" in second.out
+    monkeypatch.chdir(tmp_path)
+    assert f"{folder}: there already" in cli("pool", "certificates", "tls").out
     (tmp_path / "file").touch()
     assert "cannot write" in cli("pool", "certificates", tmp_path / "file").message
 

@@ -25,9 +25,15 @@ from backtest_pipeline.pipeline.pools.environment import (
     name_of,
     surroundings,
 )
-from backtest_pipeline.pipeline.pools.pool_process import Order, call, give_up
-from backtest_pipeline.pipeline.pools.tls import security_of
+from backtest_pipeline.pipeline.pools.pool_process import (
+    Order,
+    call,
+    give_up,
+    require_strategies,
+)
+from backtest_pipeline.pipeline.pools.tls import is_foreign, security_of
 from backtest_pipeline.pipeline.pools.work_pool import PoolWork
+from backtest_pipeline.pipeline.versions import all_signals_code
 from backtest_pipeline.storage.settings import Settings
 
 A = TypeVar("A")
@@ -35,8 +41,12 @@ R = TypeVar("R")
 
 _MOST_THREADS = 256
 _CONNECT_S, _LOOK_S, _WAIT_S, _TELL_S = 10.0, 5.0, 0.5, 3.0
+_START = "start scheduler and workers, or set BACKTEST_POOL=inline"
 _OF_THE_WORK = "error"
 """Status of a piece of work that raised something; any other that has no result was lost."""
+
+_OF_A_CLOSED_CLIENT = (AttributeError, RuntimeError)
+"""What a client raises that is closed while it is asked: it has no scheduler, or no event loop."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +61,27 @@ def _tell_to_give_up(
     try:
         client.cancel(list(sent.values()), force=True)
         client.run(give_up, list(sent), workers=workers(client), on_error="ignore")
-    except (OSError, ClosedClientError) as error:
+    except (OSError, ClosedClientError, *_OF_A_CLOSED_CLIENT) as error:
+        if isinstance(error, _OF_A_CLOSED_CLIENT) and client.status != "closed":
+            raise
         _log.warning("the workers could not be told to stop, and end what they do: %s", error)
+
+
+def workers_known(client: Client) -> Mapping[str, Mapping[str, Any]]:
+    """What the scheduler knows of its workers now, by address.
+
+    `Client.scheduler_info` would give what it knew earlier where it does not answer.
+
+    Raises:
+        OSError, ClosedClientError: where it does not answer, or the client is closed.
+    """
+    try:
+        about = cast(Any, client).sync(cast(Any, client.scheduler).identity, n_workers=-1)
+    except _OF_A_CLOSED_CLIENT as error:
+        if client.status == "running":
+            raise
+        raise ClosedClientError("the connection to the scheduler is closed") from error
+    return cast(Mapping[str, Mapping[str, Any]], about["workers"])
 
 
 class Cluster:
@@ -69,10 +98,25 @@ class Cluster:
         self._sent: dict[str, Future[Any]] = {}
         self._abandonments = 0
         self._seen_at = 0.0
+        self._warned = False
 
     @property
     def size(self) -> int:
         return max(1, len(self._usable(self._connected(self._abandonments))))
+
+    def require_strategies(self) -> None:
+        """See that a worker knows the strategies that this process knows.
+
+        Raises:
+            PoolUnavailable: if there is no worker, or it is gone before it answers.
+            ConfigurationError: where it knows others; all work would fail there.
+        """
+        client = self._connected(self._abandonments)
+        for worker in self._usable(client)[:1]:
+            try:
+                client.run(require_strategies, all_signals_code(), workers=[worker])
+            except OSError as error:
+                raise PoolUnavailable(f"the worker at {worker} does not answer: {error}") from error
 
     @cached_property
     def _known(self) -> Mapping[str, str]:
@@ -131,6 +175,10 @@ class Cluster:
                 )
             except (OSError, ClosedClientError) as error:
                 raise _Lost(str(error)) from error
+            if not self._sent:
+                # Nobody has looked since the last piece of work: how long workers are away counts
+                # from now.
+                self._seen_at = time.monotonic()
             self._sent[order.ticket] = future
         try:
             return cast(R, self._result(client, future, begun_at))
@@ -161,9 +209,16 @@ class Cluster:
             except (OSError, ClosedClientError):
                 return  # whoever waits notices it
             if found:
-                self._seen_at = now
-            elif now - self._seen_at > max(self._settings.store_retry_s, 2 * _LOOK_S):
+                self._seen_at, self._warned = now, False
+                return
+            self._warn_once(self._none_usable(client))
+            if now - self._seen_at > max(self._settings.store_retry_s, 2 * _LOOK_S):
                 raise PoolUnavailable(self._none_usable(client))
+
+    def _warn_once(self, why: str) -> None:
+        if not self._warned:
+            self._warned = True
+            _log.warning("%s; waiting up to %g s", why, self._settings.store_retry_s)
 
     def _connected(self, begun_at: int) -> Client:
         """The client, connected to a scheduler that has a worker for us.
@@ -180,19 +235,27 @@ class Cluster:
                     if client is not None:
                         if self._seen_at or self._usable(client):
                             self._seen_at = self._seen_at or time.monotonic()
+                            self._warned = False
                             return client
                         why = self._none_usable(client)
                     else:
-                        why = f"the scheduler at {self._settings.pool_address} does not answer"
+                        address = self._settings.pool_address
+                        why = f"the scheduler at {address} does not answer; {_START}"
                 except (OSError, ClosedClientError) as error:
                     why = (
                         f"the scheduler at {self._settings.pool_address} cannot be reached "
-                        f"({error or type(error).__name__})"
+                        f"({error or type(error).__name__}); {_START}"
                     )
+                    if is_foreign(error):
+                        # Waiting does not change a certificate.
+                        raise PoolUnavailable(
+                            f"the scheduler at {self._settings.pool_address} and this process do "
+                            "not trust each other's certificates: BACKTEST_POOL_TLS is not a copy "
+                            f"of the scheduler's folder ({error})"
+                        ) from error
                 if time.monotonic() > until:
-                    raise PoolUnavailable(
-                        f"{why}; start scheduler and workers, or set BACKTEST_POOL=inline"
-                    )
+                    raise PoolUnavailable(why)
+                self._warn_once(why)
                 time.sleep(_WAIT_S)
         raise _Lost("the run was ended")
 
@@ -201,6 +264,7 @@ class Cluster:
         if self._client is not None and self._client.status == "closed":
             self._client = None
         if self._client is None:
+            self._seen_at = 0.0  # by another client, perhaps of another scheduler
             address = self._settings.pool_address
             self._client = Client(
                 address,
@@ -210,19 +274,16 @@ class Cluster:
             )
         return self._client if self._client.status == "running" else None
 
-    def _workers(self, client: Client) -> Mapping[str, Mapping[str, Any]]:
-        return cast(Mapping[str, Mapping[str, Any]], client.scheduler_info()["workers"])
-
     def _usable(self, client: Client) -> list[str]:
         """Addresses of the workers that are like this process."""
         wanted = name_of(self._known)
-        return [a for a, about in self._workers(client).items() if wanted in about["resources"]]
+        return [a for a, about in workers_known(client).items() if wanted in about["resources"]]
 
     def _none_usable(self, client: Client) -> str:
-        others = self._workers(client)
+        others = workers_known(client)
         address = self._settings.pool_address
         if not others:
-            return f"the scheduler at {address} has no workers"
+            return f"the scheduler at {address} has no workers; {_START}"
         reasons = []
         for name, about in list(others.items())[:3]:
             announced = about.get(ANNOUNCED)
@@ -234,5 +295,6 @@ class Cluster:
             reasons.append(f"{name}: {differs}")
         return (
             f"none of the {len(others)} workers of {address} has the code, packages and store of "
-            f"this process: {'. '.join(reasons)}"
+            f"this process: {'. '.join(reasons)}. Give all the same image, "
+            "packages and store, or set BACKTEST_POOL=inline"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.pipeline.pools.work_pool import Threads, WorkPool
@@ -27,16 +28,16 @@ def pool_of(settings: Settings, store_id: Callable[[], str | None]) -> WorkPool:
         from backtest_pipeline.pipeline.pools.processes import Processes
 
         return Processes(settings, workers_of(settings))
-    try:
-        import distributed
-    except ImportError:
-        raise ConfigurationError(
-            "BACKTEST_POOL=dask needs Dask: pip install 'backtest-pipeline[dask]'"
-        ) from None
+    require_dask("BACKTEST_POOL=dask")
     from backtest_pipeline.pipeline.pools.cluster import Cluster
 
-    assert distributed  # noqa: S101 - it is there
     return Cluster(settings, store_id)
+
+
+def require_dask(wanted_by: str) -> None:
+    """Raise ConfigurationError where the extra `dask` is not installed, which this needs."""
+    if find_spec("distributed") is None:
+        raise ConfigurationError(f"{wanted_by} needs Dask: pip install 'backtest-pipeline[dask]'")
 
 
 def workers_of(settings: Settings) -> int:

@@ -8,23 +8,19 @@ from urllib.parse import urlsplit
 
 from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.pipeline.pools import dask_scheduler
-from backtest_pipeline.pipeline.pools.configured_pool import workers_of
+from backtest_pipeline.pipeline.pools.configured_pool import require_dask, workers_of
 from backtest_pipeline.pipeline.pools.environment import PRELOAD
 from backtest_pipeline.pipeline.pools.tls import environment_of
-from backtest_pipeline.storage.postgres.sessions import WORKER_TTL_S
 from backtest_pipeline.storage.settings import Settings, is_loopback, load_settings
 
 _CONFIGURED = {
-    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{WORKER_TTL_S}s",
-    # How many workers may die with a piece of work before it is given up.
-    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "2",
-    # It looks at each thread a hundred times a second, and nobody looks at what it finds.
-    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
-    # Two pages for health checks, and none on what it does.
+    # Pages for health checks alone: whoever reaches the others over HTTP reads what runs where.
     "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES": "['distributed.http.health']",
     "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": (
         "['distributed.http.health', 'backtest_pipeline.pipeline.pools.worker_health']"
     ),
+    # It looks at each thread a hundred times a second, and nobody looks at what it finds.
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
 }
 
 Program = tuple[list[str], dict[str, str]]
@@ -42,6 +38,7 @@ def scheduler_program(host: str, port: int, health_port: int = 0) -> Program:
     Raises:
         ConfigurationError: for another address without certificates.
     """
+    require_dask("pool scheduler")
     settings = load_settings()
     secure = settings.pool_tls is not None
     if not secure and not is_loopback(host):
@@ -68,17 +65,21 @@ def worker_program(health_port: int = 0) -> Program:
     Raises:
         ConfigurationError: where no scheduler is configured.
     """
-    settings = _of_a_cluster()
+    settings = _of_a_cluster("worker")
     n_workers = workers_of(settings)
+    address = urlsplit(settings.pool_address)
+    # Without TLS the scheduler is on this host, and so nobody else need reach the workers.
+    host = [] if address.scheme == "tls" else ["--host", address.hostname or "127.0.0.1"]
     command = [
         *_dask("worker"),
         settings.pool_address,
         *("--nworkers", str(n_workers), "--nthreads", "1"),
         *_health_at(health_port),
+        *host,
         # Its share of what this host or container has; Dask would divide by the host's cores.
         *("--memory-limit", f"{1 / n_workers:.4f}"),
         *("--preload", PRELOAD),
-        *("--protocol", urlsplit(settings.pool_address).scheme),
+        *("--protocol", address.scheme),
     ]
     tls = environment_of(settings.pool_address, settings.pool_tls)
     return command, _configured() | tls
@@ -89,21 +90,21 @@ def workers_there() -> str:
 
     Raises:
         PoolUnavailable: where there are none.
+        ConfigurationError: where they know other strategies than this process.
     """
+    settings = _of_a_cluster("status").model_copy(update={"store_retry_s": 0})
     from backtest_pipeline.pipeline.pools.cluster import Cluster
+    from backtest_pipeline.pipeline.workspace import use_strategies
     from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 
-    settings = _of_a_cluster().model_copy(update={"store_retry_s": 0})
+    use_strategies(settings)
     cluster = Cluster(settings, ArtifactStore.of(settings).root_id)
     try:
-        return f"{settings.pool_address}: {cluster.size} workers of this code and store"
+        size = cluster.size
+        cluster.require_strategies()
+        return f"{settings.pool_address}: {size} workers of this code and store"
     finally:
         cluster.close()
-
-
-def _health_at(port: int) -> tuple[str, ...]:
-    """Dask's pages without its dashboard, for this host alone."""
-    return ("--no-dashboard", "--dashboard-address", f"127.0.0.1:{port}")
 
 
 def _configured() -> dict[str, str]:
@@ -111,7 +112,8 @@ def _configured() -> dict[str, str]:
     return {name: value for name, value in _CONFIGURED.items() if name not in os.environ}
 
 
-def _of_a_cluster() -> Settings:
+def _of_a_cluster(command: str) -> Settings:
+    require_dask(f"pool {command}")
     settings = load_settings()
     if not settings.pool_address:
         raise ConfigurationError(
@@ -119,6 +121,11 @@ def _of_a_cluster() -> Settings:
             "tls://scheduler:8786"
         )
     return settings
+
+
+def _health_at(port: int) -> tuple[str, ...]:
+    """Arguments for the HTTP server of a program: Dask starts one even without a dashboard."""
+    return ("--no-dashboard", "--dashboard-address", f"127.0.0.1:{port}")
 
 
 def _dask(program: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from backtest_pipeline.market.errors import BacktestError, ConfigurationError
@@ -24,9 +25,18 @@ _log = logging.getLogger(__name__)
 async def dask_setup(worker: Worker) -> None:
     """Make this worker one of ours.
 
-    Raises:
-        ConfigurationError, StoreError: where its store cannot be opened; the worker then ends.
+    Where it has several threads, or its store cannot be opened, the process ends with one line in
+    the log: Dask would log what is raised here, and have the worker register nevertheless.
     """
+    try:
+        await _begin(worker)
+    except BacktestError as error:
+        _log.error("this worker does not start: %s", error)
+        logging.shutdown()
+        os._exit(1)
+
+
+async def _begin(worker: Worker) -> None:
     if worker.state.nthreads != 1:
         raise ConfigurationError(
             f"a worker does one piece of work at a time: start it with --nthreads 1, and more "
@@ -34,11 +44,7 @@ async def dask_setup(worker: Worker) -> None:
         )
     settings = load_settings()
     pool_process.begin(settings)
-    try:
-        await asyncio.to_thread(pool_process.warm, settings.store_retry_s)
-    except BacktestError as error:
-        _log.error("this worker does not start: %s", error)
-        raise
+    await asyncio.to_thread(pool_process.warm, settings.store_retry_s)
     store = pool_process.worker_store().workspace()
     known = surroundings(settings, store.artifacts.root_id())
     # They are sent when it registers, which comes next.

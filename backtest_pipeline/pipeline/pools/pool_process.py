@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from uuid import uuid4
 
 from threadpoolctl import threadpool_limits
 
-from backtest_pipeline.market.errors import ConfigurationError, StoreError
+from backtest_pipeline.market.errors import ConfigurationError, StoreError, WorkGivenUp
 from backtest_pipeline.pipeline.versions import all_signals_code
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.logs import about, job_id, request_id, run_id, set_up_logging
@@ -135,6 +136,8 @@ class Order(Generic[A, R]):
 
 _under_way: dict[str, Workspace] = {}
 _cancelling = Lock()
+_given_up: deque[str] = deque(maxlen=10_000)
+"""Tickets of orders that nobody wants any more; one may arrive later than that is said."""
 
 
 def call(order: Order[A, R]) -> R:
@@ -142,6 +145,7 @@ def call(order: Order[A, R]) -> R:
 
     Raises:
         ConfigurationError: where this process knows other strategies than the one that ordered it.
+        WorkGivenUp: where the order was given up before it began.
     """
     store = worker_store()
     opened = store.workspace(store.settings.store_retry_s)
@@ -149,9 +153,13 @@ def call(order: Order[A, R]) -> R:
     request, job, run = order.ids
     rules = rules_known(order.rules) if order.rules else nullcontext()
     with about(request=request, job=job, run=run), rules:
-        _require_strategies(order.strategies)
+        require_strategies(order.strategies)
         _under_way[order.ticket] = workspace
         try:
+            if (
+                order.ticket in _given_up
+            ):  # looked at after it is under way: it is seen here or there
+                raise WorkGivenUp("the run was ended before this order began")
             return order.function(workspace, order.item)
         finally:
             with _cancelling:  # a late cancel would hit the next order
@@ -159,7 +167,8 @@ def call(order: Order[A, R]) -> R:
 
 
 def give_up(tickets: Sequence[str]) -> None:
-    """Have this process end these orders, if it is at one: their statements are cancelled."""
+    """Have this process end these orders: statements are cancelled, and none is begun later."""
+    _given_up.extend(tickets)
     for ticket in tickets:
         workspace = _under_way.get(ticket)
         if workspace is not None:
@@ -181,8 +190,14 @@ def _cancel_statements(ticket: str, workspace: Workspace) -> None:
         time.sleep(0.2)
 
 
-def _require_strategies(wanted: str) -> None:
-    """Files may have changed since this process or the other began: it knows either version."""
+def require_strategies(wanted: str) -> None:
+    """See that this process knows the same strategies as the one that has work for it.
+
+    Files may have changed since this process or the other began: it knows either version.
+
+    Raises:
+        ConfigurationError: where it knows others.
+    """
     if all_signals_code() == wanted:
         return
     look_again()

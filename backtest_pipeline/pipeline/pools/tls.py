@@ -6,6 +6,7 @@ Whoever holds a certificate of the CA may have the workers run code, and nobody 
 from __future__ import annotations
 
 import os
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _CA, _CERTIFICATE, _KEY = "ca.pem", "cert.pem", "key.pem"
 _YEARS = 5
 _DAYS_LEFT = 30
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "UNKNOWN_CA", "certificate verify failed")
 
 
 def security_of(address: str, folder: Path | None) -> Security | None:
@@ -68,9 +70,22 @@ def files_of(folder: Path | None) -> dict[str, Path]:
         if not os.access(path, os.R_OK):
             raise ConfigurationError(
                 f"BACKTEST_POOL_TLS: {path} is missing or cannot be read; "
-                f"`backtest-pipeline pool certificates {folder}` makes the three files"
+                "copy the folder that the scheduler has; `backtest-pipeline pool certificates` "
+                "makes the first one"
             )
     return given
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Whether a connection failed because one side does not trust the certificate of the other."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLError) and "CERT" in (seen.reason or "").upper():
+            return True
+        if any(word in str(seen) for word in _UNTRUSTED):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def make_certificates(folder: Path) -> bool:
@@ -82,10 +97,17 @@ def make_certificates(folder: Path) -> bool:
         Whether it wrote them; False where the folder has some that hold for another month.
 
     Raises:
-        ConfigurationError: where the folder cannot be written, or holds some that end sooner.
+        ConfigurationError: where the folder cannot be written, holds some that end sooner, or holds
+            a part of them, or what is no certificate: others may have copies that still hold.
     """
-    ends_at = _end_of(folder / _CERTIFICATE)
-    if ends_at is not None and (folder / _KEY).exists() and (folder / _CA).exists():
+    if any((folder / name).exists() for name in (_CA, _CERTIFICATE, _KEY)):
+        ends_at = _end_of(folder / _CERTIFICATE)
+        if ends_at is None or not all((folder / name).exists() for name in (_CA, _KEY)):
+            raise ConfigurationError(
+                f"{folder} has a part of ca.pem, cert.pem and key.pem, or a cert.pem that cannot "
+                "be read: copy the three files from a host that has them, or remove them to make "
+                "new ones for all hosts"
+            )
         if ends_at - datetime.now(UTC) > timedelta(days=_DAYS_LEFT):
             return False
         raise ConfigurationError(

@@ -89,12 +89,11 @@ class RunningCluster:
         self.workers.append(started)
         return started
 
-    def status(self) -> subprocess.CompletedProcess[str]:
+    def status(self, **variables: str) -> subprocess.CompletedProcess[str]:
         """What `pool status` says."""
         command = (*COMMAND, "status")
-        return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=False
-        )
+        environment = {**self.environment, **variables}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     def restart_scheduler(self) -> None:
         """End the scheduler at once; it is started again."""
@@ -108,6 +107,18 @@ class RunningCluster:
             for process in worker.tree()
             if "spawn_main" in arguments(process)
         ]
+
+    def listening(self) -> list[tuple[str, int]]:
+        """Addresses and ports at which scheduler and workers listen."""
+        return sorted(
+            {
+                (found.laddr.ip, found.laddr.port)
+                for part in (self.scheduler, *self.workers)
+                for process in part.tree()
+                for found in process.net_connections("tcp")
+                if found.status == psutil.CONN_LISTEN
+            }
+        )
 
     def told(self) -> str:
         """The last lines of all logs."""

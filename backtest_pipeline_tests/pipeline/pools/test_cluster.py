@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Client
+from distributed.client import ClosedClientError
 
 from backtest_pipeline.market.errors import (
     ConfigurationError,
     PoolUnavailable,
     RowsRefused,
     UnknownName,
+    WorkGivenUp,
 )
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.pools.cluster import Cluster
-from backtest_pipeline.pipeline.pools.tls import make_certificates
+from backtest_pipeline.pipeline.pools.cluster import Cluster, workers_known
+from backtest_pipeline.pipeline.pools.pool_process import Order, call, give_up
+from backtest_pipeline.pipeline.pools.tls import make_certificates, security_of
 from backtest_pipeline.pipeline.stage import Outcome
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.postgres.database import Database
@@ -122,6 +127,30 @@ def test_two_processes_share_the_workers(
     assert found <= {process.pid for process in cluster.computing()}
 
 
+RULES = 'name = "weak"\nlong_entry = "rsi_14 < 30"\nlong_exit = "rsi_14 > 50"'
+PAGES = ("/info/main/workers.html", "/json/identity.json", "/metrics")
+
+
+def test_nobody_learns_over_http_what_runs(workspace: Workspace, cluster: RunningCluster) -> None:
+    assert workspace.pool.size == 2
+    sockets = cluster.listening()
+    assert len(sockets) > 3
+    for host, port in sockets:
+        answers = [answer(port, page) for page in PAGES]
+        assert not any(found.startswith(b"HTTP/1.1 200") for found in answers), (host, port)
+        assert host == "127.0.0.1" or not any(found.startswith(b"HTTP") for found in answers)
+
+
+def answer(port: int, path: str) -> bytes:
+    """The first bytes of what a port of this host says to a browser; none if it hangs up."""
+    with socket.create_connection(("127.0.0.1", port), LIMIT_S) as connection:
+        try:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            return connection.recv(64)
+        except ConnectionError:
+            return b""
+
+
 def test_an_error_of_ours_arrives_as_it_was_raised(workspace: Workspace) -> None:
     for error in (
         RowsRefused("no row"),
@@ -153,6 +182,36 @@ def test_an_interrupt_ends_the_statements_of_workers_and_keeps_what_is_stored(
     assert asked(workspace.pool, own_pid) in {process.pid for process in cluster.computing()}
 
 
+def test_a_closed_client_knows_no_workers(workspace: Workspace, cluster: RunningCluster) -> None:
+    address = cluster.environment["BACKTEST_POOL_ADDRESS"]
+    security = security_of(address, Path(cluster.environment["BACKTEST_POOL_TLS"]))
+    assert workspace.pool.size == 2
+    with Client(address, security=security, set_as_default=False) as client:
+        assert len(workers_known(client)) == 2
+    with pytest.raises(ClosedClientError):
+        workers_known(client)
+
+
+def test_an_order_that_was_given_up_before_it_arrived_is_not_begun(
+    workspace: Workspace, cluster: RunningCluster
+) -> None:
+    address = cluster.environment["BACKTEST_POOL_ADDRESS"]
+    security = security_of(address, Path(cluster.environment["BACKTEST_POOL_TLS"]))
+    assert workspace.pool.size == 2
+    order = Order.of(own_pid, None)
+    with Client(address, security=security, set_as_default=False) as client:
+        client.run(give_up, [order.ticket])
+        with pytest.raises(WorkGivenUp):
+            client.submit(call, order).result(LIMIT_S)
+
+
+def test_the_status_tells_of_other_strategies(cluster: RunningCluster, tmp_path: Path) -> None:
+    (tmp_path / "weak.toml").write_text(RULES)
+    found = cluster.status(BACKTEST_STRATEGIES=str(tmp_path))
+    assert found.returncode == 1
+    assert "has other strategies in" in found.stderr
+
+
 def test_workers_of_another_store_are_told_apart(
     store: WorkedStore, cluster: RunningCluster, workspace: Workspace
 ) -> None:
@@ -168,9 +227,9 @@ def test_whoever_has_no_certificate_of_the_same_ca_is_not_let_in(
     store: WorkedStore, cluster: RunningCluster, tmp_path: Path
 ) -> None:
     make_certificates(tmp_path / "tls")
-    settings = on(store, cluster, store_retry_s=0)
+    settings = on(store, cluster, store_retry_s=3_600)  # it does not wait: that mends nothing
     stranger = settings.model_copy(update={"pool_tls": tmp_path / "tls"})
-    with pytest.raises(PoolUnavailable, match="cannot be reached"):
+    with pytest.raises(PoolUnavailable, match="BACKTEST_POOL_TLS is not a copy of the scheduler"):
         asked(Cluster(stranger, lambda: None), own_pid)
     for path in (tmp_path / "tls").iterdir():
         path.unlink()

@@ -32,10 +32,10 @@ def test_programs_of_dask_are_told_what_they_need(monkeypatch: pytest.MonkeyPatc
     assert command[command.index("--protocol") + 1] == "tls"
     assert dict(pairwise(command))["--dashboard-address"] == "127.0.0.1:0"
     assert told["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "True"
-    ttl = "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"
-    assert told[ttl] == "60s"
-    monkeypatch.setenv(ttl, "300s")
-    assert ttl not in scheduler_program("127.0.0.1", 8786)[1]
+    profile = "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"
+    assert told[profile] == "False"
+    monkeypatch.setenv(profile, "True")
+    assert profile not in scheduler_program("127.0.0.1", 8786)[1]
     with pytest.raises(ConfigurationError, match="BACKTEST_POOL_ADDRESS is not set"):
         worker_program()
     monkeypatch.setenv("BACKTEST_POOL_ADDRESS", "tls://scheduler:8786")
@@ -45,3 +45,11 @@ def test_programs_of_dask_are_told_what_they_need(monkeypatch: pytest.MonkeyPatc
     assert pairs["--dashboard-address"] == "127.0.0.1:8790"
     assert (pairs["--nworkers"], pairs["--nthreads"]) == ("3", "1")
     assert (pairs["--protocol"], "tls://scheduler:8786" in command) == ("tls", True)
+    command, _ = worker_program(8790)
+    assert dict(pairwise(command))["--dashboard-address"] == "127.0.0.1:8790"
+
+
+def test_without_tls_workers_listen_on_this_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKTEST_POOL_ADDRESS", "tcp://127.0.0.1:8786")
+    command, _ = worker_program()
+    assert dict(pairwise(command))["--host"] == "127.0.0.1"

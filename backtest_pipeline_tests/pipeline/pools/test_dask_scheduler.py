@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from distributed import Scheduler
 
+from backtest_pipeline.pipeline.pools import dask_scheduler
 from backtest_pipeline.pipeline.pools.tls import environment_of
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.postgres.sessions import WORKER_TTL_S
 from backtest_pipeline_tests.pipeline.pools.clusters import running_cluster
 from backtest_pipeline_tests.pipeline.pools.universes import WorkedStore, worked_store
 from backtest_pipeline_tests.waiting import until
@@ -18,6 +22,27 @@ from backtest_pipeline_tests.waiting import until
 @pytest.fixture
 def store(template: Database, tmp_path: Path) -> Iterator[WorkedStore]:
     yield from worked_store(template, tmp_path / "store")
+
+
+@pytest.mark.parametrize("given", [None, 300])
+def test_it_gives_up_workers_that_do_not_answer_however_it_was_started(
+    monkeypatch: pytest.MonkeyPatch, given: float | None
+) -> None:
+    ttl = "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"
+    monkeypatch.delenv(ttl, raising=False)
+    if given:
+        monkeypatch.setenv(ttl, f"{given}s")
+
+    async def started() -> tuple[int | None, float | None, float]:
+        here = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+        async with Scheduler(
+            worker_ttl=given, preload=[dask_scheduler.__name__], **here
+        ) as scheduler:
+            looking = scheduler.periodic_callbacks["worker-ttl"].callback_time
+            return scheduler.allowed_failures, scheduler.worker_ttl, looking / 1_000
+
+    seconds = given or WORKER_TTL_S
+    assert asyncio.run(started()) == (dask_scheduler.ALLOWED_FAILURES, seconds, seconds)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.pipeline.pools.tls import (
     environment_of,
     files_of,
+    is_foreign,
     make_certificates,
     security_of,
 )
@@ -59,10 +60,11 @@ def test_those_with_certificates_of_one_folder_trust_each_other_alone(
 ) -> None:
     shake_hands(folder, folder)
     make_certificates(tmp_path / "others")
-    with pytest.raises(ssl.SSLError, match="certificate"):
-        shake_hands(folder, tmp_path / "others")
-    with pytest.raises(ssl.SSLError, match="certificate"):
-        shake_hands(tmp_path / "others", folder)
+    for client, server in ((folder, tmp_path / "others"), (tmp_path / "others", folder)):
+        with pytest.raises(ssl.SSLError, match="certificate") as caught:
+            shake_hands(client, server)
+        assert is_foreign(OSError("a connection failed")) is False
+        assert is_foreign(caught.value)
 
 
 def test_only_its_user_can_read_them_and_they_are_kept(folder: Path) -> None:
@@ -99,18 +101,23 @@ def test_one_that_ends_soon_has_to_be_removed_first(folder: Path, in_days: int) 
 
 
 @pytest.mark.parametrize("missing", ["ca.pem", "cert.pem", "key.pem"])
-def test_one_that_is_missing_is_named_and_all_are_made_anew(folder: Path, missing: str) -> None:
+def test_where_one_is_missing_the_others_are_kept(folder: Path, missing: str) -> None:
     (folder / missing).unlink()
-    with pytest.raises(ConfigurationError, match=f"{missing} is missing or cannot be read"):
+    kept = {path: path.read_bytes() for path in folder.iterdir()}
+    why = f"{missing} is missing or cannot be read; copy the folder that the scheduler has"
+    with pytest.raises(ConfigurationError, match=why):
         files_of(folder)
-    assert make_certificates(folder)
-    shake_hands(folder, folder)
+    with pytest.raises(ConfigurationError, match="has a part of"):
+        make_certificates(folder)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == kept
 
 
-def test_what_is_no_certificate_is_made_anew(folder: Path) -> None:
+def test_what_is_no_certificate_is_not_replaced(folder: Path) -> None:
     (folder / "cert.pem").write_text("nonsense")
-    assert make_certificates(folder)
-    shake_hands(folder, folder)
+    authority = (folder / "ca.pem").read_bytes()
+    with pytest.raises(ConfigurationError, match=r"cert\.pem that cannot be read"):
+        make_certificates(folder)
+    assert (folder / "ca.pem").read_bytes() == authority
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
