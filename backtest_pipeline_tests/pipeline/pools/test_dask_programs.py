@@ -56,6 +56,13 @@ def test_without_tls_workers_listen_on_this_host_alone(monkeypatch: pytest.Monke
     assert dict(pairwise(command))["--host"] == "127.0.0.1"
 
 
+@pytest.mark.usefixtures("certificates")
+def test_an_address_without_tls_does_not_fit_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKTEST_POOL_ADDRESS", "tcp://127.0.0.1:8786")
+    with pytest.raises(ConfigurationError, match="scheduler listens at tls://"):
+        worker_program()
+
+
 def test_a_worker_that_is_none_of_ours_ends_before_it_registers() -> None:
     nowhere = "tcp://127.0.0.1:9"  # it would be told of if it had come so far
     how = (*("--nthreads", "2"), "--no-nanny", "--no-dashboard", *("--preload", PRELOAD))
