@@ -48,6 +48,7 @@ from backtest_pipeline.storage.tables.timeframes import require_refreshed
 _log = logging.getLogger(__name__)
 # Everything is in Dagster's event log; the console belongs to the progress bars.
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
+_INTERRUPT = "dagster._core.errors.DagsterExecutionInterruptedError"
 # Dagster puts an error's class before its message; ours speak for themselves.
 _CLASS_OF_OURS = re.compile(
     r"^(backtest_pipeline\.market\.errors\.\w+|dagster\._core\.definitions\.events\.Failure): "
@@ -100,6 +101,7 @@ def refresh(
         UnknownName: for an unknown asset or timeframe.
         InvalidInput: for a timeframe that this project is not partitioned by, or where neither
             the caller nor the source names an asset.
+        KeyboardInterrupt: if Ctrl-C ended one of its runs.
     """
     settings = load_settings()
     source = SourceResource(path=settings.bars_of(bars))
@@ -247,9 +249,12 @@ def _execute(
         job: dg.JobDefinition, config: Mapping[str, Any], tags: Mapping[str, str]
     ) -> dg.ExecuteInProcessResult:
         with leased_run(database, "backtest-pipeline refresh") as run_id:
-            return job.execute_in_process(
+            run = job.execute_in_process(
                 config, instance, tags=tags, run_id=run_id, raise_on_error=False
             )
+        if was_interrupted(run):
+            raise KeyboardInterrupt
+        return run
 
     job, rollup = jobs
     config = {
@@ -298,6 +303,14 @@ def _rows_reported(
             table = metadata.get(name)
             if isinstance(table, dg.TableMetadataValue):
                 yield from (record.data for record in table.records)
+
+
+def was_interrupted(run: dg.ExecuteInProcessResult) -> bool:
+    """Whether Ctrl-C ended it: Dagster makes a failed step of that, with an error without words."""
+    return any(
+        error is not None and error.message.strip().rstrip(":") == _INTERRUPT
+        for error in (event.step_failure_data.error for event in run.get_step_failure_events())
+    )
 
 
 def _failures(run: dg.ExecuteInProcessResult) -> list[str]:

@@ -92,6 +92,7 @@ def _command() -> None:
 def _service() -> None:
     from starlette.testclient import TestClient
 
+    from backtest_pipeline.pipeline.pools.pool_process import begin
     from backtest_pipeline.service import pool_worker as worker
     from backtest_pipeline.service.app import build_app
     from backtest_pipeline.service.settings import load_service_settings
@@ -104,7 +105,7 @@ def _service() -> None:
     with TestClient(build_app(settings, service), base_url="http://localhost") as client:
         response = client.post("/backtest/run", json={**SPEC, **fee})
         assert response.status_code == 200, response.text
-    worker.begin(settings)
+    begin(settings)
     spec = json.dumps({"kind": "run", **SPEC, **fee})
     worker.execute_json(worker.WorkerTask.EXECUTE, spec, "nobody", "1")
 

@@ -226,7 +226,7 @@ def doctor(
         findings = [*examine(others=others)]
         # Without settings it is not known where the file is.
         if any(finding.name == "settings" and finding.ok for finding in findings):
-            findings.append(_dagster_settings())
+            findings += [_dagster_settings(), *_certificates_of_the_pool()]
         if deep and all(finding.ok for finding in findings):
             findings += [*examine_deeply(load_settings()), _stored_metrics()]
         progress("examining", 1, 1)
@@ -257,6 +257,27 @@ def _dagster_settings() -> Finding:
         file.summary.partition("; ") if file.is_own and file.lacking else (file.summary, "", "")
     )
     return Finding("dagster settings", not fix, what, fix)
+
+
+def _certificates_of_the_pool() -> list[Finding]:
+    """Whether the certificates of a pool hold for another month; nothing without any."""
+    from backtest_pipeline.market.errors import ConfigurationError
+    from backtest_pipeline.pipeline.pools.tls import validity
+    from backtest_pipeline.storage.doctor import Finding
+    from backtest_pipeline.storage.settings import load_settings
+
+    name = "certificates of the pool"
+    try:
+        folder = load_settings().pool_tls
+    except ConfigurationError:
+        return []  # the settings are a finding of their own
+    if folder is None:
+        return []
+    try:
+        return [Finding(name, True, validity(folder))]
+    except ConfigurationError as error:
+        what, _, fix = str(error).partition("; ")
+        return [Finding(name, False, what, fix)]
 
 
 def _stored_metrics() -> Finding:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
+import dagster as dg
 import pytest
+
+from backtest_pipeline.launch import was_interrupted
 
 HEAVY = (
     "numpy",
@@ -116,3 +120,26 @@ main()
     done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True)
     assert done.returncode == 130
     assert "stored work is kept" in done.stdout + done.stderr
+
+
+@dg.op
+def interrupted() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+@dg.op
+def failing() -> None:
+    raise KeyError("no such asset")
+
+
+@pytest.mark.parametrize(("op", "expected"), [(interrupted, True), (failing, False)])
+def test_a_run_of_dagster_tells_an_interrupt_from_a_failure(
+    op: dg.OpDefinition, expected: bool
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run = dg.GraphDefinition("one", node_defs=[op]).execute_in_process(raise_on_error=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not run.success
+    assert was_interrupted(run) is expected

@@ -121,6 +121,13 @@ def test_a_cluster_needs_the_address_of_its_scheduler(monkeypatch: pytest.Monkey
     assert load_settings(pool="dask", pool_address="tls://scheduler:8786").pool == "dask"
 
 
+def test_a_folder_that_was_refused_is_not_missed_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKTEST_POOL_TLS", "relative")
+    with pytest.raises(ConfigurationError, match="must be an absolute folder") as caught:
+        load_settings(pool="dask", pool_address="tls://scheduler:8786")
+    assert "needs BACKTEST_POOL_TLS" not in str(caught.value)
+
+
 def test_the_dsn_is_not_shown_by_printing_the_settings() -> None:
     settings = load_settings(run_store_mode="postgres", postgres_dsn="postgresql://u:hunter2@h/d")
     assert "hunter2" not in f"{settings!r} {settings}"

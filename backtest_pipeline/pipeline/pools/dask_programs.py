@@ -120,6 +120,11 @@ def _of_a_cluster(command: str) -> Settings:
             "BACKTEST_POOL_ADDRESS is not set; give it the scheduler's address, such as "
             "tls://scheduler:8786"
         )
+    if settings.pool_tls is not None and urlsplit(settings.pool_address).scheme == "tcp":
+        raise ConfigurationError(
+            f"BACKTEST_POOL_ADDRESS is {settings.pool_address}, but with BACKTEST_POOL_TLS the "
+            "scheduler listens at tls://: write tls://, or unset BACKTEST_POOL_TLS for all"
+        )
     return settings
 
 

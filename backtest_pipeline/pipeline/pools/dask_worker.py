@@ -30,8 +30,10 @@ async def dask_setup(worker: Worker) -> None:
     """
     try:
         await _begin(worker)
-    except BacktestError as error:
-        _log.error("this worker does not start: %s", error)
+    except Exception as error:
+        # One of ours says all in its message.
+        trace = not isinstance(error, BacktestError)
+        _log.error("this worker does not start: %s", error, exc_info=trace)
         logging.shutdown()
         os._exit(1)
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _CA, _CERTIFICATE, _KEY = "ca.pem", "cert.pem", "key.pem"
 _YEARS = 5
 _DAYS_LEFT = 30
+_ANEW = (
+    "remove the three files, make new ones, give them to all, and restart scheduler, workers and "
+    "clients"
+)
 _UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "UNKNOWN_CA", "certificate verify failed")
 
 
@@ -88,6 +92,23 @@ def is_foreign(error: BaseException) -> bool:
     return False
 
 
+def validity(folder: Path) -> str:
+    """Until when the certificate of the folder holds, in words.
+
+    Raises:
+        ConfigurationError: where a file is missing or cannot be read, or the certificate ends
+            within 30 days.
+    """
+    ends_at = _end_of(files_of(folder)[_CERTIFICATE])
+    if ends_at is None:
+        raise ConfigurationError(
+            f"{folder / _CERTIFICATE} is no certificate; copy the folder that the scheduler has"
+        )
+    if ends_at - datetime.now(UTC) < timedelta(days=_DAYS_LEFT):
+        raise ConfigurationError(f"the certificate in {folder} ends on {ends_at:%Y-%m-%d}; {_ANEW}")
+    return f"the certificate in {folder} holds until {ends_at:%Y-%m-%d}"
+
+
 def make_certificates(folder: Path) -> bool:
     """Write a CA and one certificate of it for scheduler, workers and clients.
 
@@ -110,10 +131,7 @@ def make_certificates(folder: Path) -> bool:
             )
         if ends_at - datetime.now(UTC) > timedelta(days=_DAYS_LEFT):
             return False
-        raise ConfigurationError(
-            f"{folder}: the certificate ends on {ends_at:%Y-%m-%d}; remove the three files, make "
-            "new ones, give them to all, and restart scheduler, workers and clients"
-        )
+        raise ConfigurationError(f"{folder}: the certificate ends on {ends_at:%Y-%m-%d}; {_ANEW}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in _made().items():

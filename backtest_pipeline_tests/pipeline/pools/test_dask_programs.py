@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
 
 from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.pipeline.pools.dask_programs import scheduler_program, worker_program
+from backtest_pipeline.pipeline.pools.environment import PRELOAD
 from backtest_pipeline.pipeline.pools.tls import make_certificates
 
 
@@ -53,3 +56,20 @@ def test_without_tls_workers_listen_on_this_host_alone(monkeypatch: pytest.Monke
     monkeypatch.setenv("BACKTEST_POOL_ADDRESS", "tcp://127.0.0.1:8786")
     command, _ = worker_program()
     assert dict(pairwise(command))["--host"] == "127.0.0.1"
+
+
+@pytest.mark.usefixtures("certificates")
+def test_an_address_without_tls_does_not_fit_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKTEST_POOL_ADDRESS", "tcp://127.0.0.1:8786")
+    with pytest.raises(ConfigurationError, match="scheduler listens at tls://"):
+        worker_program()
+
+
+def test_a_worker_that_is_none_of_ours_ends_before_it_registers() -> None:
+    nowhere = "tcp://127.0.0.1:9"  # it would be told of if it had come so far
+    how = (*("--nthreads", "2"), "--no-nanny", "--no-dashboard", *("--preload", PRELOAD))
+    command = (sys.executable, "-m", "distributed.cli.dask_worker", nowhere, *how)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "this worker does not start: a worker does one piece of work" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -52,7 +52,7 @@ def test_workers_that_do_not_say_what_they_are_are_refused(
     with running_cluster(tmp_path, store.environment(), workers=0) as cluster:
         address = cluster.environment["BACKTEST_POOL_ADDRESS"]
         plain = (sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard")
-        cluster.work(plain, **environment_of(address, tmp_path / "tls"))
+        cluster.work(plain, again=True, **environment_of(address, tmp_path / "tls"))
         log = cluster.scheduler.log
         why = "is refused: it was not started with --preload"
         until(lambda: why in log.read_text(), cluster.told)

@@ -20,6 +20,7 @@ from backtest_pipeline.pipeline.pools.tls import (
     is_foreign,
     make_certificates,
     security_of,
+    validity,
 )
 
 
@@ -98,6 +99,16 @@ def test_one_that_ends_soon_has_to_be_removed_first(folder: Path, in_days: int) 
     (folder / "cert.pem").write_bytes(ending(in_days))
     with pytest.raises(ConfigurationError, match=r"the certificate ends on .* remove the three"):
         make_certificates(folder)
+    with pytest.raises(ConfigurationError, match=r"ends on .*; remove the three files"):
+        validity(folder)
+
+
+def test_how_long_it_holds_is_told(folder: Path) -> None:
+    ends_at = datetime.now(UTC) + timedelta(days=5 * 365, minutes=-5)
+    assert f"holds until {ends_at:%Y-%m}" in validity(folder)
+    (folder / "cert.pem").write_text("nonsense")
+    with pytest.raises(ConfigurationError, match=r"cert\.pem is no certificate"):
+        validity(folder)
 
 
 @pytest.mark.parametrize("missing", ["ca.pem", "cert.pem", "key.pem"])
