@@ -6,6 +6,7 @@ import copy
 import importlib
 import pickle
 import pkgutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -46,10 +47,11 @@ WAYS: dict[str, Callable[[BaseException], BaseException]] = {
 
 
 class OfAnotherLibrary(Exception):
-    """It pickles, and cannot be made again: pickle passes the message alone."""
+    """It cannot be sent: it holds what belongs to its process."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(f"{host}:{port} does not answer")
+        self.connection = threading.Lock()
 
 
 def all_errors() -> list[type[BaseException]]:
