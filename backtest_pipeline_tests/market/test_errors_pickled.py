@@ -6,7 +6,6 @@ import copy
 import importlib
 import pickle
 import pkgutil
-import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -47,11 +46,10 @@ WAYS: dict[str, Callable[[BaseException], BaseException]] = {
 
 
 class OfAnotherLibrary(Exception):
-    """It cannot be sent: it holds what belongs to its process."""
+    """It pickles, and cannot be made again: pickle passes the message alone."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(f"{host}:{port} does not answer")
-        self.connection = threading.Lock()
 
 
 def all_errors() -> list[type[BaseException]]:
