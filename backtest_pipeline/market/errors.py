@@ -59,7 +59,9 @@ import copyreg
 import pickle
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
+
+_E = TypeVar("_E", bound=BaseException)
 
 Code = Literal[
     "BAD_RANGE",
@@ -121,7 +123,7 @@ class BacktestError(Exception):
         return copyreg.__newobj__, (type(self), *self.args), kept  # type: ignore[attr-defined]
 
 
-def picklable(error: BaseException) -> BaseException:
+def picklable(error: _E) -> _E | BacktestError:
     """The error, or one that tells its class and message if no other process could read it.
 
     An error of another library whose `__init__` has arguments of its own is pickled, and then
@@ -134,6 +136,19 @@ def picklable(error: BaseException) -> BaseException:
         told.__cause__ = error.__cause__
         return told
     return error
+
+
+def without_causes(error: Exception) -> Exception:
+    """The error for another process, with what it was raised from as notes.
+
+    Dask sends the causes themselves along, and where one of them cannot be sent, such as that of a
+    database driver, it sends a text in place of the error.
+    """
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    error.__cause__ = error.__context__ = None
+    if cause is not None:
+        error.add_note(f"caused by {type(cause).__name__}: {cause}")
+    return picklable(error)
 
 
 SEE_LOG = "the computation failed unexpectedly; the log has the cause"

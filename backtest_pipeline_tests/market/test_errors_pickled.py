@@ -6,6 +6,8 @@ import copy
 import importlib
 import pickle
 import pkgutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -21,6 +23,7 @@ from backtest_pipeline.market.errors import (
     StoreError,
     UnknownName,
     picklable,
+    without_causes,
 )
 from backtest_pipeline.pipeline.jobs.attempt import Stopped, StopReason
 from backtest_pipeline.service.problems import Problem
@@ -86,15 +89,30 @@ def test_every_error_keeps_class_message_attributes_and_code(way: str) -> None:
         assert getattr(again, "code", None) == getattr(error, "code", None)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_what_an_error_was_raised_from_is_kept_and_told_where_it_cannot_be(way: str) -> None:
+def require_cause(way: str) -> None:
     error = StoreError("db/prices: no answer")
     error.__cause__ = OfAnotherLibrary("db", 5432)
     error.__cause__.__cause__ = BadRange("ends before it begins")
     again = WAYS[way](error)
-    assert isinstance(again.__cause__, BacktestError)
+    assert isinstance(again.__cause__, BacktestError), again.__cause__
     assert str(again.__cause__) == "OfAnotherLibrary: db:5432 does not answer"
     assert isinstance(again.__cause__.__cause__, BadRange)
+
+
+def test_what_an_error_was_raised_from_is_kept_and_told_where_it_cannot_be() -> None:
+    """In a process of its own: Dask, which others load here, has errors pickled in its own way."""
+    program = f"from {__name__} import *\nfor way in WAYS:\n    require_cause(way)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_causes_become_notes_for_those_that_would_send_them_along() -> None:
+    error = StoreError("db/prices: no answer")
+    error.__cause__ = OfAnotherLibrary("db", 5432)
+    sent = without_causes(error)
+    assert sent is error
+    assert (sent.__cause__, sent.__context__) == (None, None)
+    assert sent.__notes__ == ["caused by OfAnotherLibrary: db:5432 does not answer"]
 
 
 def test_an_error_that_can_be_pickled_is_sent_as_it_is() -> None:

@@ -25,7 +25,12 @@ from uuid import uuid4
 
 from threadpoolctl import threadpool_limits
 
-from backtest_pipeline.market.errors import ConfigurationError, StoreError, WorkGivenUp
+from backtest_pipeline.market.errors import (
+    ConfigurationError,
+    StoreError,
+    WorkGivenUp,
+    without_causes,
+)
 from backtest_pipeline.pipeline.versions import all_signals_code
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.logs import about, job_id, request_id, run_id, set_up_logging
@@ -153,17 +158,24 @@ def call(order: Order[A, R]) -> R:
     request, job, run = order.ids
     rules = rules_known(order.rules) if order.rules else nullcontext()
     with about(request=request, job=job, run=run), rules:
-        require_strategies(order.strategies)
-        _under_way[order.ticket] = workspace
         try:
-            if (
-                order.ticket in _given_up
-            ):  # looked at after it is under way: it is seen here or there
-                raise WorkGivenUp("the run was ended before this order began")
-            return order.function(workspace, order.item)
-        finally:
-            with _cancelling:  # a late cancel would hit the next order
-                del _under_way[order.ticket]
+            return _done(order, workspace)
+        except Exception as error:
+            failure = without_causes(error)
+    raise failure  # outside of the handler, so that it is raised from nothing
+
+
+def _done(order: Order[A, R], workspace: Workspace) -> R:
+    require_strategies(order.strategies)
+    _under_way[order.ticket] = workspace
+    try:
+        # Looked at after it is under way: who gives it up sees it here or there.
+        if order.ticket in _given_up:
+            raise WorkGivenUp("the run was ended before this order began")
+        return order.function(workspace, order.item)
+    finally:
+        with _cancelling:  # a late cancel would hit the next order
+            del _under_way[order.ticket]
 
 
 def give_up(tickets: Sequence[str]) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
-from backtest_pipeline.market.errors import (
-    WorkGivenUp,
-)
+from backtest_pipeline.market.errors import WorkGivenUp, without_causes
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.pools.work_pool import HERE, PoolWork, Running, WorkPool
 from backtest_pipeline.pipeline.stage import (
@@ -139,11 +138,12 @@ def store_remade(
     """Store a batch of a stage in the process that has this workspace."""
     batches, stage = remade(workspace, batch, rebuild)
     with waiting_until(workspace.given_up):
-        return workspace.database.retrying(
+        outcomes = workspace.database.retrying(
             f"{stage.name} {batch[0].timeframe}",
             lambda: stored_batch(batches, stage, batch, rebuild, workspace.given_up),
             workspace.given_up,
         )
+    return [replace(o, error=without_causes(o.error)) if o.error else o for o in outcomes]
 
 
 def stored_batch(
