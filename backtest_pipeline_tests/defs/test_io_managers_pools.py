@@ -76,7 +76,7 @@ def inline(
         return refreshed(workspace)
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_run_with_processes_tells_the_same(
     template: Database,
     bars: Path,
@@ -92,7 +92,7 @@ def test_a_run_with_processes_tells_the_same(
     assert_same(found, inline[1])
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_run_with_a_cluster_tells_the_same(
     template: Database,
     bars: Path,
