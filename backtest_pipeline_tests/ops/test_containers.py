@@ -66,7 +66,7 @@ def dagster_server(process: psutil.Process) -> psutil.Process:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_the_services_are_well_and_compute_a_backfill(
     containers: Containers, dagster_database: Database
 ) -> None:
