@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Lost(Exception):
-    """The scheduler, or the connection to it, is gone, and with it what was asked of it."""
+    """The connection to the scheduler is lost, and the scheduler may have forgotten the work."""
 
 
 def _tell_to_give_up(

@@ -148,7 +148,7 @@ class Running(Generic[A, R]):
         self._executor.shutdown()
 
     def stop(self) -> list[tuple[A, R]]:
-        """Start nothing more, and end what is under way; gives what came to its end.
+        """Start nothing more, end what is running, and return the results that were completed.
 
         What is done in this process is waited for. What is done elsewhere has GRACE_S to end.
         """
