@@ -50,9 +50,10 @@ def run(*, quick: bool) -> Report:
         "Scaling",
         f"{len(bars['symbol'].unique())} symbols ({origin}, {len(bars):,} daily bars) at "
         f"{', '.join(TIMEFRAMES)}, from a file of bars to committed runs, everything computed and "
-        f"written. Every {_WARMING}th symbol is refreshed first, which starts and warms the workers "
-        "of a pool; the refresh of all others is measured. CPU is user and system time, of this "
-        "process with its workers, and of the server. A cluster's workers have started before.",
+        f"written. Every {_WARMING}th symbol is refreshed first, which starts and warms the "
+        "workers of a pool; the refresh of all others is measured. CPU is user and system time, "
+        "of this process with its workers, and of the server. A cluster's workers have started "
+        "before.",
         [
             Table(
                 "From bars to committed runs",

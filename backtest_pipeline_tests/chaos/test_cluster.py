@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
@@ -33,12 +34,14 @@ from backtest_pipeline_tests.pipeline.pools.clusters import (
     running_cluster,
     wait_for_workers,
 )
-from backtest_pipeline_tests.pipeline.pools.universes import ASSETS, PARTITIONS, UNIVERSE
 from backtest_pipeline_tests.running_up import arguments
 from backtest_pipeline_tests.waiting import LIMIT_S
 
-OTHER = StaticSource({"1D": daily_panel(dict.fromkeys(ASSETS, 1_100), seed=6)})
-MARKETS = (UNIVERSE, OTHER)
+ASSETS = tuple(f"U{number:02}" for number in range(16))
+PARTITIONS = [Partition(asset, tf) for tf in ("1D", "2D", "3D", "1W") for asset in ASSETS]
+MARKETS = [
+    StaticSource({"1D": daily_panel(dict.fromkeys(ASSETS, 1_100), seed=seed)}) for seed in (5, 6)
+]
 TTL_S = 8
 """After this time a frozen worker of these tests is given up."""
 

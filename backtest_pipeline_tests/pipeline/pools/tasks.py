@@ -23,6 +23,8 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.logs import set_up_logging
 from backtest_pipeline.strategies.known_strategies import catalogue
 
+FEWEST_ROWS = 1_000
+"""How few rows are worth a worker in these tests."""
 LONG_S = 600
 """Seconds of a statement that nobody waits for to the end."""
 
@@ -94,7 +96,7 @@ class Threat:
 
 
 class ThreatenedFeatures(FeaturesStage):
-    """The stage of features on large partitions, as it says, which workers do not survive."""
+    """The stage of features in batches of two partitions, which workers do not survive."""
 
     def __init__(self, workspace: Workspace, threat: Threat) -> None:
         super().__init__(workspace)
@@ -105,7 +107,7 @@ class ThreatenedFeatures(FeaturesStage):
         return partial(threatened_again, self._threat)
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        return dict.fromkeys(partitions, 15_000)
+        return dict.fromkeys(partitions, FEWEST_ROWS // 2)
 
     def store(self, batch: PanelBatch, *, rebuild: bool) -> Iterable[Outcome]:
         is_met = self._threat.met(batch)

@@ -109,6 +109,7 @@ def test_a_refresh_outlasts_a_killed_worker_and_a_new_scheduler(
     assert faults.happened == ["worker killed", "scheduler restarted"]
     assert not any(report.failed for report in reports.values())
     assert_same(contents(workspace), inline)
+    wait_for_workers(cluster, lambda: workspace.pool.size, 2)
 
 
 def test_two_processes_share_the_workers(
@@ -205,6 +206,7 @@ def test_an_order_that_was_given_up_before_it_arrived_is_not_begun(
             client.submit(call, order).result(LIMIT_S)
 
 
+@pytest.mark.usefixtures("workspace")
 def test_the_status_tells_of_other_strategies(cluster: RunningCluster, tmp_path: Path) -> None:
     (tmp_path / "weak.toml").write_text(RULES)
     found = cluster.status(BACKTEST_STRATEGIES=str(tmp_path))

@@ -88,7 +88,9 @@ def own_home(open_folder: Path) -> Path:
 def test_nobody_outlives_a_parent_that_is_ended(own_home: Path, tmp_path: Path, how: int) -> None:
     with running(tmp_path, {"BACKTEST_HOME": str(own_home)}) as process:
         assert process.stdout is not None
-        pid = int(process.stdout.readline() or process.communicate()[1][-3_000:])
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        pid = int(line)
         family = psutil.Process(process.pid).children(recursive=True)
         server = postmaster(own_home)
         assert pid in {one.pid for one in family}
