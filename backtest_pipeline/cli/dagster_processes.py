@@ -9,7 +9,11 @@ import typer
 from backtest_pipeline.cli.console import fail, progress_shown, say
 from backtest_pipeline.cli.options import split
 from backtest_pipeline.cli.up import (
+    READ_ON_THE_WAY,
+    AllowRemote,
+    HostNames,
     ensure_schema,
+    guarded_ui,
     interrupted_alike,
     refuse_remote,
     say_what_is_lacking,
@@ -19,12 +23,6 @@ from backtest_pipeline.cli.up import (
 _CODE = "127.0.0.1:4000"
 
 app = typer.Typer()
-_AllowRemote = Annotated[
-    bool,
-    typer.Option(
-        "--allow-remote", help="Allow an address that other machines can reach, without TLS."
-    ),
-]
 _CodeServer = Annotated[
     str, typer.Option(help="Where the code server listens.", metavar="HOST:PORT")
 ]
@@ -34,7 +32,7 @@ _CodeServer = Annotated[
 def code_server(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 4000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    allow_remote: _AllowRemote = False,
+    allow_remote: AllowRemote = False,
 ) -> None:
     """Serve the code location to a webserver and a daemon elsewhere, and run what they launch.
 
@@ -69,11 +67,8 @@ def code_server(
 def webserver(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the Dagster UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",
-    allow_remote: _AllowRemote = False,
-    names: Annotated[
-        str,
-        typer.Option(help="Host names by which browsers reach it, besides localhost, by commas."),
-    ] = "",
+    allow_remote: AllowRemote = False,
+    names: HostNames = "",
     code_server: _CodeServer = _CODE,
 ) -> None:
     """Serve the Dagster UI of a code server elsewhere, behind the same guard as `up` does.
@@ -82,19 +77,12 @@ def webserver(
     """
     from backtest_pipeline.service.listening import listen
 
-    refuse_remote(
-        host,
-        allow_remote,
-        "the token can be read on the way; use 127.0.0.1 behind a proxy with TLS, or add "
-        "--allow-remote",
-    )
+    refuse_remote(host, allow_remote, READ_ON_THE_WAY)
     with listen(host, port) as listening:
         with progress_shown() as progress:
             progress("store", 0, 1)
-            from backtest_pipeline.defs.processes.guard import read_token, token_file
             from backtest_pipeline.defs.processes.health import CodeAddress
             from backtest_pipeline.defs.processes.separate_programs import run_webserver
-            from backtest_pipeline.defs.processes.up_programs import DagsterUi
             from backtest_pipeline.storage.postgres.database import open_database
             from backtest_pipeline.storage.settings import load_settings
 
@@ -104,12 +92,7 @@ def webserver(
             database = open_database(settings)
             progress("store", 1, 1)
         say_what_is_lacking(settings)
-        ui = DagsterUi(
-            listening,
-            read_token(token_file(settings)),
-            (host, *(split(names) or ())),
-            by_any_address=allow_remote,
-        )
+        ui = guarded_ui(settings, listening, (host, *(split(names) or ())), allow_remote)
         say(f"Dagster UI: {ui.first_page} (Ctrl-C stops it)")
         with interrupted_alike(database):
             run_webserver(settings, ui, code)

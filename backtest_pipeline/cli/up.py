@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,14 +14,29 @@ from backtest_pipeline.cli.console import console, fail, progress_shown, say
 from backtest_pipeline.cli.options import split
 
 if TYPE_CHECKING:
+    from socket import socket
+
+    from backtest_pipeline.defs.processes.up_programs import DagsterUi
     from backtest_pipeline.storage.doctor import Finding
     from backtest_pipeline.storage.postgres.database import Database
     from backtest_pipeline.storage.settings import Settings
 
 _log = logging.getLogger(__name__)
 _MOST_WRONG = 5
+READ_ON_THE_WAY = (
+    "the token can be read on the way; use 127.0.0.1 behind a proxy with TLS, or add --allow-remote"
+)
 
 app = typer.Typer()
+AllowRemote = Annotated[
+    bool,
+    typer.Option(
+        "--allow-remote", help="Allow an address that other machines can reach, without TLS."
+    ),
+]
+HostNames = Annotated[
+    str, typer.Option(help="Host names by which browsers reach it, besides localhost, by commas.")
+]
 
 
 def ensure_schema(settings: Settings) -> None:
@@ -84,6 +99,17 @@ def say_what_is_lacking(settings: Settings) -> None:
     file = instance_file(settings)
     if file.lacking:
         say(file.summary)
+
+
+def guarded_ui(
+    settings: Settings, listening: socket, names: Sequence[str], by_any_address: bool
+) -> DagsterUi:
+    """The Dagster UI on an open socket, behind the token of this home."""
+    from backtest_pipeline.defs.processes.guard import read_token, token_file
+    from backtest_pipeline.defs.processes.up_programs import DagsterUi
+
+    token = read_token(token_file(settings))
+    return DagsterUi(listening, token, tuple(names), by_any_address=by_any_address)
 
 
 @contextmanager
@@ -151,16 +177,8 @@ def _own_artifacts(settings: Settings, database: Database) -> str:
 def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the Dagster UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",
-    allow_remote: Annotated[
-        bool,
-        typer.Option(
-            "--allow-remote", help="Allow an address that other machines can reach, without TLS."
-        ),
-    ] = False,
-    names: Annotated[
-        str,
-        typer.Option(help="Host names by which browsers reach it, besides localhost, by commas."),
-    ] = "",
+    allow_remote: AllowRemote = False,
+    names: HostNames = "",
 ) -> None:
     """Start the store, the Dagster UI, its daemon and the code location; Ctrl-C stops all.
 
@@ -168,17 +186,11 @@ def up(
     """
     from backtest_pipeline.service.listening import listen
 
-    refuse_remote(
-        host,
-        allow_remote,
-        "the token can be read on the way; use 127.0.0.1 behind a proxy with TLS, or add "
-        "--allow-remote",
-    )
+    refuse_remote(host, allow_remote, READ_ON_THE_WAY)
     with listen(host, port) as listening:
         with progress_shown() as progress:
             progress("store", 0, 1)
-            from backtest_pipeline.defs.processes.guard import read_token, token_file
-            from backtest_pipeline.defs.processes.up_programs import DagsterUi, run_programs
+            from backtest_pipeline.defs.processes.up_programs import run_programs
             from backtest_pipeline.storage.settings import load_settings
 
             settings = load_settings()
@@ -187,12 +199,7 @@ def up(
         for sentence in left_out:
             say(f"left out: {sentence}")
         say_what_is_lacking(settings)
-        ui = DagsterUi(
-            listening,
-            read_token(token_file(settings)),
-            (host, *(split(names) or ())),
-            by_any_address=allow_remote,
-        )
+        ui = guarded_ui(settings, listening, (host, *(split(names) or ())), allow_remote)
         say(f"Dagster UI: {ui.first_page} (Ctrl-C stops everything)")
         with interrupted_alike(database):
             run_programs(settings, database, ui)

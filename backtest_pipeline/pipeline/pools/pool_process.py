@@ -94,16 +94,20 @@ def begin_with_parent(settings: Settings) -> None:
     Finalize(None, _leave, exitpriority=0)
 
 
-def warm(retry_s: float = 0.0) -> None:
+def warm(retry_s: float = 0.0) -> int:
     """Open the store and compute something small, so that the first piece of work is fast.
 
     Args:
         retry_s: seconds to wait for an unavailable database.
+
+    Returns:
+        The id of this process.
     """
     import_module(_WARM)
     with worker_store().workspace(retry_s).database.arrow():
         pass  # its driver takes longest to open
     gc.freeze()  # what is loaded by now stays for good: it need not be looked through each time
+    return os.getpid()
 
 
 def worker_store() -> WorkerStore:

@@ -10,12 +10,13 @@ import logging
 import multiprocessing
 import multiprocessing.context
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from queue import SimpleQueue
 from threading import Lock
 from typing import Any, TypeVar, cast
 
+import psutil
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from backtest_pipeline.market.errors import (
@@ -42,6 +43,8 @@ START_S = 600.0
 """How long a worker may take to start: on its first start, an installation compiles the code."""
 ATTEMPTS = 3
 """How many workers may die with a piece of work before it is given up."""
+_LOOK_S = 5.0
+"""How often a worker at work is looked at."""
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +67,7 @@ class WorkerProcess:
     ) -> None:
         self._settings, self._context, self._initializer = settings, context, initializer
         self._pool = self._new_pool()
+        self.pid: int | None = None  # once it is warm
 
     def schedule(
         self, function: Callable[..., T], arguments: Sequence[Any], timeout_s: float | None = None
@@ -81,7 +85,7 @@ class WorkerProcess:
     def replace(self) -> None:
         """End the process, and start another on the next call."""
         self.stop()
-        self._pool = self._new_pool()
+        self._pool, self.pid = self._new_pool(), None
 
     def stop(self) -> None:
         """End the process, busy or not."""
@@ -176,7 +180,7 @@ class Processes:
             if worker not in self._cold:
                 return
             try:
-                self._answer(worker, begun_at, warm, (retry_s,), START_S + retry_s)
+                worker.pid = self._answer(worker, begun_at, warm, (retry_s,), START_S + retry_s)
                 self._cold.discard(worker)
             except (ProcessExpired, BrokenProcessPool, TimeoutError) as error:
                 died = error
@@ -205,6 +209,10 @@ class Processes:
             if self._abandonments > begun_at:
                 future.cancel()
         try:
+            # One that exits with status 0 in the middle of its work is not missed by its pool.
+            while not wait([future], _LOOK_S).done:
+                if worker.pid is not None and not psutil.pid_exists(worker.pid):
+                    raise ProcessExpired("ended by itself", code=0, pid=worker.pid)
             return future.result()
         finally:
             with self._lock:

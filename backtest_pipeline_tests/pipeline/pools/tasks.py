@@ -43,6 +43,14 @@ def own_pid(_workspace: Workspace, _item: None) -> int:
     return os.getpid()
 
 
+def ended_once(_workspace: Workspace, marker: Path) -> int:
+    """End the process as if all were well, the first time."""
+    if not marker.exists():
+        marker.touch()
+        os._exit(0)
+    return os.getpid()
+
+
 def known_strategies(_workspace: Workspace, _item: None) -> list[str]:
     return sorted(catalogue().known)
 

@@ -32,6 +32,7 @@ from backtest_pipeline_tests.pipeline.pools.tasks import (
     Threat,
     asked,
     computed_under,
+    ended_once,
     known_strategies,
     logged,
     long_statement,
@@ -138,6 +139,11 @@ def test_workers_that_are_killed_while_they_wait_are_replaced(workspace: Workspa
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
     assert all(asked(workspace.pool, own_pid) not in killed for _ in range(2))
+
+
+def test_a_worker_that_ends_itself_at_work_is_replaced(workspace: Workspace, folder: Path) -> None:
+    before = {worker.pid for worker in workers_of(workspace)}
+    assert asked(workspace.pool, ended_once, folder / "ended") not in before
 
 
 def test_an_error_of_ours_arrives_as_it_was_raised(workspace: Workspace) -> None:
