@@ -27,7 +27,7 @@ SLOW = {
     "walk_forward": ("all folds at once", "backtesting.py, scaled"),
     "peers": ("backtesting.py", "plain vectorbt", "compiled loop"),
     "grid": ("backtesting.py", "times the simulation", "GiB at the peak"),
-    "scaling": ("Everything computed again", "processes 2"),
+    "scaling": ("From bars to committed runs", "processes 2"),
     "universe": ("Full rebuild", "One day appended", "features to last commit"),
     "portfolio": ("One portfolio", "Rollups, monthly", "all five again, nothing changed"),
     "dagster_log": ("Events of a refresh", "nothing new", "bytes a partition reported"),

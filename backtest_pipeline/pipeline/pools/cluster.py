@@ -102,7 +102,7 @@ class Cluster:
 
     @property
     def size(self) -> int:
-        return max(1, len(self._usable(self._connected(self._abandonments))))
+        return max(1, len(self._seen()[1]))
 
     def require_strategies(self) -> None:
         """See that a worker knows the strategies that this process knows.
@@ -111,8 +111,8 @@ class Cluster:
             PoolUnavailable: if there is no worker, or it is gone before it answers.
             ConfigurationError: where it knows others; all work would fail there.
         """
-        client = self._connected(self._abandonments)
-        for worker in self._usable(client)[:1]:
+        client, workers = self._seen()
+        for worker in workers[:1]:
             try:
                 client.run(require_strategies, all_signals_code(), workers=[worker])
             except OSError as error:
@@ -219,6 +219,16 @@ class Cluster:
         if not self._warned:
             self._warned = True
             _log.warning("%s; waiting up to %g s", why, self._settings.store_retry_s)
+
+    def _seen(self) -> tuple[Client, list[str]]:
+        """The client, and the workers that it knows now, once a scheduler answers."""
+        while True:
+            client = self._connected(self._abandonments)
+            try:
+                return client, self._usable(client)
+            except (OSError, ClosedClientError):
+                # It is gone since then: wait for it, however lately it had a worker.
+                self._seen_at = 0.0
 
     def _connected(self, begun_at: int) -> Client:
         """The client, connected to a scheduler that has a worker for us.

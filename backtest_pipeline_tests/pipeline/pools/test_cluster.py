@@ -103,8 +103,12 @@ def on(store: WorkedStore, cluster: RunningCluster, **more: Any) -> Settings:
 def test_a_refresh_outlasts_a_killed_worker_and_a_new_scheduler(
     workspace: Workspace, cluster: RunningCluster, faults: Faults, inline: Contents
 ) -> None:
+    def restarted() -> None:
+        cluster.restart_scheduler()
+        assert workspace.pool.size >= 1  # who asks at once waits for the next one
+
     faults.plan("features", "worker killed", lambda: cluster.computing()[0].kill())
-    faults.plan("signals", "scheduler restarted", cluster.restart_scheduler)
+    faults.plan("signals", "scheduler restarted", restarted)
     reports = refresh(workspace, UNIVERSE, PARTITIONS)
     assert faults.happened == ["worker killed", "scheduler restarted"]
     assert not any(report.failed for report in reports.values())
