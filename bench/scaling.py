@@ -76,17 +76,17 @@ def _measured(path: Path, pool: str, workers: int) -> list[float]:
     with _cluster(pool), open_workspace(load_settings()) as workspace:
         source = FileBars(path)
         symbols = list(source.symbols())
-        warming = symbols[::_WARMING]
+        of_warming = symbols[::_WARMING]
         begun = time.perf_counter()
-        _refreshed(workspace, source, warming)
-        first = time.perf_counter() - begun
+        _refreshed(workspace, source, of_warming)
+        warming = time.perf_counter() - begun
         before, begun = _processor_times(workspace), time.perf_counter()
-        _refreshed(workspace, source, [one for one in symbols if one not in warming])
+        _refreshed(workspace, source, [one for one in symbols if one not in of_warming])
         wall = time.perf_counter() - begun
         own, server = (
             after - then for after, then in zip(_processor_times(workspace), before, strict=True)
         )
-        return [wall, own, server, first, _largest_worker()]
+        return [wall, own, server, warming, _largest_worker()]
 
 
 def _refreshed(workspace: Workspace, source: FileBars, symbols: Sequence[str]) -> None:

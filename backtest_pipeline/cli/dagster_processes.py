@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import typer
 
 from backtest_pipeline.cli.console import fail, progress_shown, say
-from backtest_pipeline.cli.options import split
 from backtest_pipeline.cli.up import (
     READ_ON_THE_WAY,
     AllowRemote,
@@ -92,7 +91,7 @@ def webserver(
             database = open_database(settings)
             progress("store", 1, 1)
         say_what_is_lacking(settings)
-        ui = guarded_ui(settings, listening, (host, *(split(names) or ())), allow_remote)
+        ui = guarded_ui(settings, listening, host, names, allow_remote=allow_remote)
         say(f"Dagster UI: {ui.first_page} (Ctrl-C stops it)")
         with interrupted_alike(database):
             run_webserver(settings, ui, code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,14 +102,18 @@ def say_what_is_lacking(settings: Settings) -> None:
 
 
 def guarded_ui(
-    settings: Settings, listening: socket, names: Sequence[str], by_any_address: bool
+    settings: Settings, listening: socket, host: str, names: str, *, allow_remote: bool
 ) -> DagsterUi:
-    """The Dagster UI on an open socket, behind the token of this home."""
+    """The Dagster UI on an open socket, behind the token of this home.
+
+    It is reached by the host, and by names that are separated by commas.
+    """
     from backtest_pipeline.defs.processes.guard import read_token, token_file
     from backtest_pipeline.defs.processes.up_programs import DagsterUi
 
     token = read_token(token_file(settings))
-    return DagsterUi(listening, token, tuple(names), by_any_address=by_any_address)
+    known = (host, *(split(names) or ()))
+    return DagsterUi(listening, token, known, by_any_address=allow_remote)
 
 
 @contextmanager
@@ -199,7 +203,7 @@ def up(
         for sentence in left_out:
             say(f"left out: {sentence}")
         say_what_is_lacking(settings)
-        ui = guarded_ui(settings, listening, (host, *(split(names) or ())), allow_remote)
+        ui = guarded_ui(settings, listening, host, names, allow_remote=allow_remote)
         say(f"Dagster UI: {ui.first_page} (Ctrl-C stops everything)")
         with interrupted_alike(database):
             run_programs(settings, database, ui)

@@ -67,7 +67,8 @@ class WorkerProcess:
     ) -> None:
         self._settings, self._context, self._initializer = settings, context, initializer
         self._pool = self._new_pool()
-        self.pid: int | None = None  # once it is warm
+        self.pid: int | None = None
+        """Of the process, for whoever warms it up; None until then."""
 
     def schedule(
         self, function: Callable[..., T], arguments: Sequence[Any], timeout_s: float | None = None
@@ -81,6 +82,11 @@ class WorkerProcess:
             return self._pool.schedule(function, arguments, timeout=timeout_s)
         except RuntimeError as error:  # the pool already knows that it is broken
             raise BrokenProcessPool(str(error)) from error
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the process that was warmed up is still there."""
+        return self.pid is not None and psutil.pid_exists(self.pid)
 
     def replace(self) -> None:
         """End the process, and start another on the next call."""
@@ -120,7 +126,6 @@ class Processes:
         self._lock = Lock()
         self._workers: list[WorkerProcess] = []
         self._idle: SimpleQueue[WorkerProcess] = SimpleQueue()
-        self._cold: set[WorkerProcess] = set()
         self._busy: set[Future[Any]] = set()
         self._abandonments = 0
 
@@ -138,9 +143,9 @@ class Processes:
                     return cast(R, self._answer(worker, begun_at, call, (order,)))
                 except (ProcessExpired, BrokenProcessPool) as error:
                     _log.warning("%s: a worker process died: %s", work.name, error)
-                    self._renew(worker)
+                    worker.replace()
         except CancelledError as error:
-            self._renew(worker)
+            worker.replace()
             raise WorkGivenUp(f"{work.name}: the run was ended before it was done") from error
         finally:
             self._idle.put(worker)
@@ -169,7 +174,6 @@ class Processes:
                 return
             context = forked_from(PRELOADED)
             self._workers = [WorkerProcess(self._settings, context) for _ in range(self.size)]
-            self._cold.update(self._workers)
             for worker in self._workers:
                 self._idle.put(worker)
 
@@ -177,23 +181,18 @@ class Processes:
         """Start the worker if it is not there; one that dies meanwhile says nothing of the work."""
         retry_s, died = self._settings.store_retry_s, None
         for _ in range(ATTEMPTS):
-            if worker not in self._cold:
+            if worker.is_warm:
                 return
             try:
                 worker.pid = self._answer(worker, begun_at, warm, (retry_s,), START_S + retry_s)
-                self._cold.discard(worker)
             except (ProcessExpired, BrokenProcessPool, TimeoutError) as error:
                 died = error
-                self._renew(worker)
-        if worker in self._cold:
+                worker.replace()
+        if not worker.is_warm:
             raise PoolUnavailable(
                 f"a worker process of this host does not start ({died}); what it wrote to stderr "
                 "says why"
             ) from died
-
-    def _renew(self, worker: WorkerProcess) -> None:
-        worker.replace()
-        self._cold.add(worker)
 
     def _answer(
         self,
@@ -211,7 +210,7 @@ class Processes:
         try:
             # One that exits with status 0 in the middle of its work is not missed by its pool.
             while not wait([future], _LOOK_S).done:
-                if worker.pid is not None and not psutil.pid_exists(worker.pid):
+                if worker.pid is not None and not worker.is_warm:
                     raise ProcessExpired("ended by itself", code=0, pid=worker.pid)
             return future.result()
         finally:

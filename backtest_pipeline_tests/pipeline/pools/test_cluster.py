@@ -105,7 +105,7 @@ def test_a_refresh_outlasts_a_killed_worker_and_a_new_scheduler(
 ) -> None:
     def restarted() -> None:
         cluster.restart_scheduler()
-        assert workspace.pool.size >= 1  # who asks at once waits for the next one
+        assert workspace.pool.size >= 1  # it waits for the new scheduler
 
     faults.plan("features", "worker killed", lambda: cluster.computing()[0].kill())
     faults.plan("signals", "scheduler restarted", restarted)
