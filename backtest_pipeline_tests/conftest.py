@@ -15,6 +15,7 @@ from hypothesis import settings
 
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.compiling import compile_once
+from backtest_pipeline_tests.process_state import shared_by_tests
 
 if TYPE_CHECKING:
     from backtest_pipeline.pipeline.workspace import Workspace
@@ -56,6 +57,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """No test waits for a compiler, nor do several processes for the same one."""
     if not (hasattr(session.config, "workerinput") or session.config.option.collectonly):
         compile_once()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def left_as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test file leaves the process otherwise than it found it.
+
+    Which files share a process is chance: what one leaves would fail the tests of another.
+    """
+    before = shared_by_tests()
+    yield
+    after = shared_by_tests()
+    changed = sorted(name for name, _ in before.items() ^ after.items())
+    assert not changed, f"{request.node.nodeid} leaves changed in its process: {changed}"
 
 
 @pytest.fixture(scope="session")

@@ -88,6 +88,16 @@ def state() -> dict[str, Any]:
     }
 
 
+def shared_by_tests() -> dict[str, str]:
+    """What a test may change for those after it without anybody seeing why they fail."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    of_libraries = ("KMP_", "PYTEST_")  # which set them when they are loaded
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(of_libraries)}
+    interrupt = repr(signal.getsignal(signal.SIGINT))
+    return {**environment, "umask": oct(umask), "folder": os.getcwd(), "interrupt": interrupt}
+
+
 def _open_files() -> list[str]:
     folder = Path("/proc/self/fd")
     return [os.readlink(one) for one in folder.iterdir() if one.exists()] if folder.exists() else []

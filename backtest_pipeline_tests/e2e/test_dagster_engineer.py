@@ -7,6 +7,7 @@ the version of its rows, or not.
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 
 from backtest_pipeline.defs.instance import workspace_file
+from backtest_pipeline.storage import PRIVATE
 from backtest_pipeline.storage.dagster_log import trim_log
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.cli.files import PRICES, daily_bars, put, write
@@ -223,11 +225,15 @@ def engineer(
         location_name=LOCATION,
     )
     target = InProcessWorkspaceLoadTarget(origin)
-    with (
-        dg.DagsterInstance.from_config(str(home)) as instance,
-        WorkspaceProcessContext(instance, target) as workspace,
-    ):
-        yield Engineer(workspace, folder, database)
+    umask = os.umask(PRIVATE)  # as the code location does in the process that loads it
+    try:
+        with (
+            dg.DagsterInstance.from_config(str(home)) as instance,
+            WorkspaceProcessContext(instance, target) as workspace,
+        ):
+            yield Engineer(workspace, folder, database)
+    finally:
+        os.umask(umask)
 
 
 # Dagster uses old names of its own, and leaves an event loop behind for each question.

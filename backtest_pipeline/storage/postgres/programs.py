@@ -8,6 +8,7 @@ that the user can reach.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
@@ -25,6 +26,7 @@ from backtest_pipeline.market.errors import ConfigurationError
 
 MAJOR_VERSION = "18"
 SYSTEM_USER = "pgserver"
+_USERS = Path("/etc/passwd")
 
 
 @dataclass(frozen=True)
@@ -163,19 +165,28 @@ def _group_of(user: str | None) -> int | None:
 
 
 def _ensure_system_user() -> None:
-    """Add the system user unless it is there, or another process adds it meanwhile."""
+    """Add the system user unless it is there; one process at a time.
+
+    Of several processes that add the same user at once, `useradd` lets each replace the entry of
+    the one before, and with it the number that owns that one's files.
+    """
     command = ["useradd", "--system", "--no-create-home", SYSTEM_USER]
     tries = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(subprocess.CalledProcessError),
         stop=tenacity.stop_after_delay(10),
-        wait=tenacity.wait_fixed(0.2),  # another process may hold the file of users
+        wait=tenacity.wait_fixed(0.2),  # another program may hold the file of users
         reraise=True,
     )
+    if _is_user(SYSTEM_USER):
+        return
     try:
-        for attempt in tries:
-            with attempt:
-                if not _is_user(SYSTEM_USER):
-                    subprocess.run(command, check=True, capture_output=True)
+        # The file is replaced, not written: who waits for the lock of the old one looks again.
+        with _USERS.open() as users:
+            fcntl.flock(users, fcntl.LOCK_EX)
+            for attempt in tries:
+                with attempt:
+                    if not _is_user(SYSTEM_USER):
+                        subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise ConfigurationError(
             f"as root, PostgreSQL needs its own system user, and {' '.join(command)!r} failed"

@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -39,6 +40,35 @@ def test_a_user_that_another_process_adds_meanwhile_is_taken(
     try:
         programs.find_programs(folder)
         assert pwd.getpwnam(name).pw_name == name
+    finally:
+        subprocess.run(["userdel", name], check=True, capture_output=True)
+
+
+@needs_root
+def test_of_many_processes_one_adds_the_user_and_its_number_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, real = f"btp-{uuid.uuid4().hex[:12]}", shutil.which("useradd")
+    slow, added = folder / "useradd", folder / "added"
+    slow.write_text(f'#!/bin/sh\necho >>{added}\nsleep 0.5\nexec {real} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    script = (
+        "import pwd, sys\n"
+        "from pathlib import Path\n"
+        "from backtest_pipeline.storage.postgres import programs\n"
+        f"programs.SYSTEM_USER = {name!r}\n"
+        f"programs.find_programs(Path({str(folder)!r}))\n"
+        f"print(pwd.getpwnam({name!r}).pw_uid)\n"
+    )
+    try:
+        starting = [
+            subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+            for _ in range(4)
+        ]
+        numbers = {process.communicate()[0] for process in starting}
+        assert numbers == {f"{pwd.getpwnam(name).pw_uid}\n"}
+        assert added.read_text() == "\n"
     finally:
         subprocess.run(["userdel", name], check=True, capture_output=True)
 
