@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.sessions import WORKER_TTL_S
 from backtest_pipeline_tests.pipeline.pools.clusters import running_cluster
 from backtest_pipeline_tests.pipeline.pools.universes import WorkedStore, worked_store
+from backtest_pipeline_tests.process_state import PACKAGE
 from backtest_pipeline_tests.waiting import until
 
 
@@ -46,16 +49,22 @@ def test_it_gives_up_workers_that_do_not_answer_however_it_was_started(
 
 
 @pytest.mark.slow
-def test_workers_that_do_not_say_what_they_are_are_refused(
+def test_workers_that_would_compute_something_else_are_refused(
     store: WorkedStore, tmp_path: Path
 ) -> None:
+    other = tmp_path / "other"
+    for part in (PACKAGE, PACKAGE.parent / "sql"):
+        shutil.copytree(part, other / part.name)
+    with (other / PACKAGE.name / "simulation" / "engine.py").open("a") as engine:
+        engine.write("# one line more\n")
     with running_cluster(tmp_path, store.environment(), workers=0) as cluster:
-        address = cluster.environment["BACKTEST_POOL_ADDRESS"]
+        address, log = cluster.environment["BACKTEST_POOL_ADDRESS"], cluster.scheduler.log
         plain = (sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard")
         cluster.work(plain, again=True, **environment_of(address, tmp_path / "tls"))
-        log = cluster.scheduler.log
-        why = "is refused: it was not started with --preload"
-        until(lambda: why in log.read_text(), cluster.told)
+        cluster.work(PWD=str(other))
+        whys = ("it was not started with --preload", r"code is \S+ here and \S+ there: give")
+        refused = [re.compile(f"is refused: {why}") for why in whys]
+        until(lambda: all(one.search(log.read_text()) for one in refused), cluster.told)
         found = cluster.status()
         assert found.returncode != 0
         assert "has no workers" in found.stderr
