@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +17,9 @@ import pytest
 
 from backtest_pipeline.defs.processes.instance_file import DAGSTER_YAML
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline_tests.ports import free_port
+from backtest_pipeline_tests.waiting import LIMIT_S, until
 
-START_SECONDS = 120
 # The run outlives the test unless it is killed; nothing waits for it.
 LOCATION = """
 import time
@@ -60,9 +59,7 @@ def environment(
 @contextmanager
 def code_server(folder: Path, environment: dict[str, str]) -> Iterator[psutil.Process]:
     """A code server of Dagster's, and a file `workspace.yaml` that names it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (folder / "location.py").write_text(LOCATION)
     server = {"host": "127.0.0.1", "port": port, "location_name": "one"}
     (folder / "workspace.yaml").write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
@@ -88,22 +85,22 @@ def kill(server: psutil.Process) -> None:
         tree = [server, *server.children(recursive=True)]
         for one in tree:
             one.kill()
-        psutil.wait_procs(tree, timeout=20)
+        psutil.wait_procs(tree, timeout=LIMIT_S)
 
 
 def launched(instance: dg.DagsterInstance, folder: Path, environment: dict[str, str]) -> str:
     """The id of a run that is at work."""
     command = (*("-m", "dagster", "job", "launch"), "-w", "workspace.yaml", "-j", "waiting")
-    deadline = time.monotonic() + START_SECONDS
-    while subprocess.run(
-        [sys.executable, *command], env=environment, cwd=folder, capture_output=True, check=False
-    ).returncode:
-        assert time.monotonic() < deadline, "the code server does not answer"
+
+    def is_launched() -> bool:
+        asked = [sys.executable, *command]
+        found = subprocess.run(asked, env=environment, cwd=folder, capture_output=True, check=False)
+        return found.returncode == 0
+
+    until(is_launched, lambda: "the code server does not answer")
     at_work = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
-    while not (runs := instance.get_runs(at_work)):
-        assert time.monotonic() < deadline, "the run does not start"
-        time.sleep(0.2)
-    return runs[0].run_id
+    until(lambda: instance.get_runs(at_work), lambda: "the run does not start")
+    return instance.get_runs(at_work)[0].run_id
 
 
 def test_a_run_is_there_while_its_process_is(environment: dict[str, str], tmp_path: Path) -> None:

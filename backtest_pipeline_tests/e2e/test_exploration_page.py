@@ -80,7 +80,7 @@ def test_the_menu_changes_the_metric_and_the_slider_the_third_parameter(
     def comes_to(metric: str, period: int) -> None:
         """The page redraws on its own time; what it shows in the end counts."""
         wanted = expected(metric, period)
-        for _ in range(100):
+        for _ in range(10 * LIMIT_S):
             if shown() == [pytest.approx(row, rel=1e-4) for row in wanted]:
                 return
             page.wait_for_timeout(100)

@@ -26,7 +26,7 @@ from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.ops.queries import ALERTS
 from backtest_pipeline_tests.ports import free_port
 from backtest_pipeline_tests.service.pools import Waiting
-from backtest_pipeline_tests.waiting import until
+from backtest_pipeline_tests.waiting import LIMIT_S, until
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def prometheus(target: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def _scrapes(address: str) -> float:
     try:
-        is_ready = httpx2.get(f"http://{address}/-/ready").status_code == 200
+        is_ready = httpx2.get(f"http://{address}/-/ready", timeout=LIMIT_S).status_code == 200
     except httpx2.TransportError:
         return 0  # it has not begun to listen
     counted_so_far = "sum(count_over_time(backtest_store_up[1h]))"
@@ -106,7 +106,7 @@ def _scrapes(address: str) -> float:
 
 def asked(prometheus: str, query: str) -> list[dict]:
     """What Prometheus answers to an instant query; scalars are not asked for."""
-    answer = httpx2.get(f"{prometheus}/api/v1/query", params={"query": query})
+    answer = httpx2.get(f"{prometheus}/api/v1/query", params={"query": query}, timeout=LIMIT_S)
     told = answer.json()
     assert told["status"] == "success", f"{query}: {told}"
     return told["data"]["result"]

@@ -172,7 +172,8 @@ def test_what_takes_too_long_is_ended_and_its_worker_replaced(
         with gate_for(store.database, "BBB"):
             ended = client.post("/backtest/optimize", json=SEARCH)
         assert (ended.status_code, ended.json()["code"]) == (504, "RUN_TIMEOUT")
-        assert client.post("/backtest/run", json=new()).status_code == 200
+        # Another worker answers; on a busy machine its first answer may take too long as well.
+        until(lambda: client.post("/backtest/run", json=new()).status_code == 200)
 
 
 @pytest.fixture(scope="module")

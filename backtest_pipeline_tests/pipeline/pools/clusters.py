@@ -30,7 +30,7 @@ class Supervised:
     ) -> None:
         self._command, self._environment, self.log = command, environment, log
         self._again = again
-        self._started = threading.Event()
+        self._started, self._stopped = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         self._started.wait()
@@ -46,8 +46,10 @@ class Supervised:
                     stderr=output,
                 )
             self._started.set()
+            if self._stopped.is_set():  # just when it was started again
+                self.process.terminate()
             self.process.wait()
-            if not self._again:
+            if self._stopped.is_set() or not self._again:
                 return
 
     def tree(self) -> list[psutil.Process]:
@@ -59,7 +61,7 @@ class Supervised:
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         """End it for good; its exit status."""
-        self._again = False
+        self._stopped.set()
         if self.process.is_running():
             self.process.send_signal(how)
         self._thread.join(LIMIT_S)

@@ -100,7 +100,7 @@ def test_work_that_is_small_is_done_here(store: WorkedStore) -> None:
         assert not opened.pool.is_here
         reports = refresh(opened, EARLIER, [Partition("U00", "1W")])
         assert reports["backtests"].counts == {"stored": 1}
-        assert below() == before
+        assert below() <= before
     use_folder(None)
 
 

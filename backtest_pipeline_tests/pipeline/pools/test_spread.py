@@ -49,6 +49,7 @@ from backtest_pipeline.storage.settings import Settings, load_settings
 from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
+from backtest_pipeline_tests.running_up import arguments
 from backtest_pipeline_tests.sql import column, execute_sql, rows
 
 A = TypeVar("A")
@@ -327,7 +328,7 @@ def test_a_walk_forward_whose_workers_are_killed(twins: Twins) -> None:
 
 def workers() -> list[psutil.Process]:
     """The worker processes of this one, of whichever pool."""
-    servers = [p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline())]
+    servers = [p for p in psutil.Process().children() if "forkserver" in arguments(p)]
     return [worker for server in servers for worker in server.children()]
 
 

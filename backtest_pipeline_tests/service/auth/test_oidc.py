@@ -16,6 +16,7 @@ from backtest_pipeline.service.auth import oidc
 from backtest_pipeline.service.auth.oidc import OidcProvider
 from backtest_pipeline.service.problems import Problem
 from backtest_pipeline.service.settings import load_service_settings
+from backtest_pipeline_tests.ports import free_port
 from backtest_pipeline_tests.service.issuer import AUDIENCE, Issuer, serving
 
 
@@ -122,14 +123,13 @@ def test_a_new_key_is_found_when_the_floor_between_questions_has_passed(
 def test_a_provider_that_is_down_is_told_as_such_and_left_in_peace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    issuer = Issuer()
-    with serving(issuer):
+    issuer, port = Issuer(), free_port()
+    with serving(issuer, port):
         known = provider_of(issuer)
         assert known.verify(issuer.token())
     fresh = provider_of(issuer)
     assert refused(fresh, issuer.token()) == "IDENTITY_UNAVAILABLE"
     assert known.verify(issuer.token()), "keys that are known count on"
-    port = int(issuer.url.rpartition(":")[2])
     with serving(issuer, port):
         issuer.asked.clear()
         assert refused(fresh, issuer.token()) == "IDENTITY_UNAVAILABLE"

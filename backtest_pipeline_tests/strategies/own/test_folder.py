@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from backtest_pipeline.market.errors import StrategyRefused
+from backtest_pipeline.strategies.own import folder as own_folder
 from backtest_pipeline.strategies.own.folder import MAX_BYTES, read_folder, stamps
 from backtest_pipeline_tests.own_strategies import write
 
@@ -139,9 +140,12 @@ def test_what_belongs_to_no_strategy_is_not_watched(folder: Path) -> None:
     assert stamps(folder / "none") == ()
 
 
-def test_an_edit_right_after_reading_is_not_taken_for_the_same_file(folder: Path) -> None:
-    seen = stamps(folder)
-    assert seen is None  # it was written just now: another edit could leave the same times
+def test_an_edit_right_after_reading_is_not_taken_for_the_same_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(own_folder, "_SETTLED_NS", 10**15)  # however long this test takes so far
+        assert stamps(folder) is None  # it was written just now: another edit may leave such times
     time.sleep(0.1)
     settled = stamps(folder)
     assert settled is not None

@@ -18,7 +18,7 @@ def _source(name: str, text: str) -> Source:
 
 
 def test_each_file_is_judged_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(trial, "IMPORT_LIMIT_S", 2.0)
+    monkeypatch.setattr(trial, "IMPORT_LIMIT_S", 5.0)  # the others need time on a busy machine
     made = tmp_path.parent / "made_by_strategy"  # not in the folder of temporary files
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     texts = {
@@ -35,7 +35,7 @@ def test_each_file_is_judged_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     failed = tried(list(sources.values()), tmp_path / "known")
     why = {name: failed.get(one.digest, "") for name, one in sources.items()}
     assert why["good"] == why["good_too"] == ""
-    assert why["slow"].startswith("/own/slow.py: importing it takes longer than 2 s; move")
+    assert why["slow"].startswith("/own/slow.py: importing it takes longer than 5 s; move")
     assert why["dead"] == "/own/dead.py: importing it ends the process"
     assert "/own/wrong.py line 1: ZeroDivisionError" in why["wrong"]
     assert "importing it reaches for the network" in why["talks"]
