@@ -31,6 +31,7 @@ class Proxy:
             before the server hears of it.
         silent: swallow everything both sides say; what is sent is still acknowledged.
         pause_s: wait so long before each piece is forwarded.
+        is_gone: break off each new connection.
     """
 
     server: Path
@@ -41,6 +42,7 @@ class Proxy:
     commit_is_done: bool = True
     silent: bool = False
     pause_s: float = 0.0
+    is_gone: bool = False
     port: int = 0
     _pairs: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -64,6 +66,16 @@ class Proxy:
                     end.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
                 end.close()
 
+    def go_for(self, seconds: float) -> None:
+        """Be gone for so long, as the server is seen from outside; returns at once."""
+        self.is_gone = True
+        self.cut()
+
+        def be_back() -> None:
+            self.is_gone = False
+
+        threading.Timer(seconds, be_back).start()
+
     def serve(self, listener: socket.socket) -> None:
         self.port = listener.getsockname()[1]
         while True:
@@ -71,6 +83,9 @@ class Proxy:
                 client, _ = listener.accept()
             except OSError:
                 return  # closed: the end
+            if self.is_gone:
+                client.close()
+                continue
             upstream = socket.socket(socket.AF_UNIX)
             try:
                 upstream.connect(str(self.server))

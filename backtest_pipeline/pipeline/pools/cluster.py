@@ -40,6 +40,8 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 _MOST_THREADS = 256
+_MOST_LOSSES = 10
+"""How often a piece of work is sent: what breaks the connection each time would do so for ever."""
 _CONNECT_S, _LOOK_S, _WAIT_S, _TELL_S = 10.0, 5.0, 0.5, 3.0
 _START = "start scheduler and workers, or set BACKTEST_POOL=inline"
 _OF_THE_WORK = "error"
@@ -73,10 +75,13 @@ def workers_known(client: Client) -> Mapping[str, Mapping[str, Any]]:
     `Client.scheduler_info` would give what it knew earlier where it does not answer.
 
     Raises:
-        OSError, ClosedClientError: where it does not answer, or the client is closed.
+        OSError, ClosedClientError: where it does not answer, or the client is closed; TimeoutError
+            where the connection stands, and the scheduler is frozen or far too busy.
     """
     try:
-        about = cast(Any, client).sync(cast(Any, client.scheduler).identity, n_workers=-1)
+        about = cast(Any, client).sync(
+            cast(Any, client.scheduler).identity, n_workers=-1, callback_timeout=_LOOK_S
+        )
     except _OF_A_CLOSED_CLIENT as error:
         if client.status == "running":
             raise
@@ -126,6 +131,7 @@ class Cluster:
         if work.elsewhere is None:
             return work.here(item)
         begun_at = self._abandonments
+        losses = 0
         while True:
             order = Order.of(work.elsewhere, item)
             try:
@@ -135,7 +141,15 @@ class Cluster:
                     raise WorkGivenUp(
                         f"{work.name}: the run was ended before it was done"
                     ) from error
+                losses += 1
+                if losses == _MOST_LOSSES:
+                    raise PoolUnavailable(
+                        f"{work.name}: it was sent to the scheduler at "
+                        f"{self._settings.pool_address} {losses} times, and lost each time "
+                        f"({error}); the scheduler's log says why"
+                    ) from error
                 _log.warning("%s: %s; it is sent again", work.name, error)
+                time.sleep(_WAIT_S)
             except KilledWorker as error:
                 raise WorkerLost(
                     f"{work.name}: one worker after the other died of it ({error}); their logs say "
@@ -188,10 +202,13 @@ class Cluster:
 
     def _result(self, client: Client, future: Future[R], begun_at: int) -> R:
         while True:
+            had_ended = future.done()
             try:
                 return future.result(timeout=_LOOK_S)
             except Exception as error:
                 if future.status == _OF_THE_WORK:
+                    if isinstance(error, TimeoutError) and not had_ended:
+                        continue  # of the wait: the work raised something after it
                     raise
                 is_waiting = isinstance(error, TimeoutError) and future.status != "cancelled"
                 if not is_waiting or client.status != "running" or self._abandonments > begun_at:
@@ -200,20 +217,30 @@ class Cluster:
 
     def _look_for_workers(self, client: Client) -> None:
         """Raise PoolUnavailable if no worker that could do the work was seen for long."""
-        with self._looking:
+        if not self._looking.acquire(blocking=False):
+            return  # another thread looks, which may take it a while
+        try:
             now = time.monotonic()
             if now - self._seen_at < _LOOK_S:
                 return
-            try:
-                found = self._usable(client)
-            except (OSError, ClosedClientError):
-                return  # whoever waits notices it
-            if found:
+            why = self._why_none(client)
+            if why is None:
                 self._seen_at, self._warned = now, False
                 return
-            self._warn_once(self._none_usable(client))
+            self._warn_once(why)
             if now - self._seen_at > max(self._settings.store_retry_s, 2 * _LOOK_S):
-                raise PoolUnavailable(self._none_usable(client))
+                raise PoolUnavailable(why)
+        except (OSError, ClosedClientError):
+            return  # whoever waits notices it
+        finally:
+            self._looking.release()
+
+    def _why_none(self, client: Client) -> str | None:
+        """Why there is no worker that could do the work; None where there is one."""
+        try:
+            return None if self._usable(client) else self._none_usable(client)
+        except TimeoutError:
+            return f"the scheduler at {self._settings.pool_address} does not answer; {_START}"
 
     def _warn_once(self, why: str) -> None:
         if not self._warned:
@@ -254,7 +281,7 @@ class Cluster:
                 except (OSError, ClosedClientError) as error:
                     why = (
                         f"the scheduler at {self._settings.pool_address} cannot be reached "
-                        f"({error or type(error).__name__}); {_START}"
+                        f"({str(error) or type(error).__name__}); {_START}"
                     )
                     if is_foreign(error):
                         # Waiting does not change a certificate.

@@ -133,9 +133,9 @@ class Processes:
         if work.elsewhere is None:
             return work.here(item)
         begun_at = self._abandonments
-        self._start()
+        idle = self._started()
         order = Order.of(work.elsewhere, item)
-        worker = self._idle.get()
+        worker = idle.get()
         try:
             for _ in range(ATTEMPTS):
                 try:
@@ -148,7 +148,7 @@ class Processes:
             worker.replace()
             raise WorkGivenUp(f"{work.name}: the run was ended before it was done") from error
         finally:
-            self._idle.put(worker)
+            idle.put(worker)
         raise WorkerLost(
             f"{work.name}: {ATTEMPTS} worker processes died of it, one after the other; the system "
             "log says whether they ran out of memory, and fewer BACKTEST_POOL_WORKERS need less"
@@ -164,18 +164,19 @@ class Processes:
     def close(self) -> None:
         self.abandon()
         with self._lock:
-            workers, self._workers = self._workers, []
+            workers, self._workers, self._idle = self._workers, [], SimpleQueue()
         for worker in workers:
             worker.stop()
 
-    def _start(self) -> None:
+    def _started(self) -> SimpleQueue[WorkerProcess]:
+        """The workers that have nothing to do; of those that are there now, until `close`."""
         with self._lock:
-            if self._workers:
-                return
-            context = forked_from(PRELOADED)
-            self._workers = [WorkerProcess(self._settings, context) for _ in range(self.size)]
-            for worker in self._workers:
-                self._idle.put(worker)
+            if not self._workers:
+                context = forked_from(PRELOADED)
+                self._workers = [WorkerProcess(self._settings, context) for _ in range(self.size)]
+                for worker in self._workers:
+                    self._idle.put(worker)
+            return self._idle
 
     def _warmed(self, worker: WorkerProcess, begun_at: int) -> None:
         """Start the worker if it is not there; one that dies meanwhile says nothing of the work."""

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from distributed import Client
@@ -29,9 +29,8 @@ from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.strategies.known_strategies import use_folder
-from backtest_pipeline_tests.pipeline.markets import Contents, assert_same, contents, refresh
+from backtest_pipeline_tests.pipeline.markets import refresh
 from backtest_pipeline_tests.pipeline.pools.clusters import (
-    Faults,
     RunningCluster,
     running_cluster,
     wait_for_workers,
@@ -40,6 +39,7 @@ from backtest_pipeline_tests.pipeline.pools.tasks import (
     Threat,
     asked,
     computed_under,
+    long_statement,
     own_pid,
     raised,
 )
@@ -47,7 +47,6 @@ from backtest_pipeline_tests.pipeline.pools.universes import (
     ASSETS,
     EARLIER,
     PARTITIONS,
-    UNIVERSE,
     WorkedStore,
     worked_store,
 )
@@ -64,11 +63,6 @@ def store(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="module")
-def faults() -> Faults:
-    return Faults()
-
-
-@pytest.fixture(scope="module")
 def cluster(
     store: WorkedStore, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningCluster]:
@@ -79,11 +73,9 @@ def cluster(
 
 
 @pytest.fixture(scope="module")
-def workspace(store: WorkedStore, cluster: RunningCluster, faults: Faults) -> Iterator[Workspace]:
+def workspace(store: WorkedStore, cluster: RunningCluster) -> Iterator[Workspace]:
     """The store, with the cluster and the universe as it was earlier."""
-    with open_workspace(
-        on(store, cluster, store_retry_s=LIMIT_S), progress=faults.progress
-    ) as opened:
+    with open_workspace(on(store, cluster, store_retry_s=LIMIT_S)) as opened:
         wait_for_workers(cluster, lambda: opened.pool.size, 2)
         refresh(opened, EARLIER, PARTITIONS)
         yield opened
@@ -98,22 +90,6 @@ def on(store: WorkedStore, cluster: RunningCluster, **more: Any) -> Settings:
         pool_address=known["BACKTEST_POOL_ADDRESS"],
         **more,
     )
-
-
-def test_a_refresh_outlasts_a_killed_worker_and_a_new_scheduler(
-    workspace: Workspace, cluster: RunningCluster, faults: Faults, inline: Contents
-) -> None:
-    def restarted() -> None:
-        cluster.restart_scheduler()
-        assert workspace.pool.size >= 1  # it waits for the new scheduler
-
-    faults.plan("features", "worker killed", lambda: cluster.computing()[0].kill())
-    faults.plan("signals", "scheduler restarted", restarted)
-    reports = refresh(workspace, UNIVERSE, PARTITIONS)
-    assert faults.happened == ["worker killed", "scheduler restarted"]
-    assert not any(report.failed for report in reports.values())
-    assert_same(contents(workspace), inline)
-    wait_for_workers(cluster, lambda: workspace.pool.size, 2)
 
 
 def test_two_processes_share_the_workers(
@@ -185,6 +161,76 @@ def test_an_interrupt_ends_the_statements_of_workers_and_keeps_what_is_stored(
     assert not (threat.folder / "woken").exists()
     assert [outcome.partition for outcome in heard] == FOUR[:2]
     assert asked(workspace.pool, own_pid) in {process.pid for process in cluster.computing()}
+
+
+def test_a_frozen_scheduler_is_told_of_and_its_work_can_be_given_up(
+    store: WorkedStore,
+    cluster: RunningCluster,
+    workspace: Workspace,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    other = Cluster(on(store, cluster, store_retry_s=3_600), workspace.artifacts.root_id)
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(asked, other, long_statement, tmp_path / "woken")
+        until(lambda: count(workspace, ASLEEP) == 1)
+        frozen = cluster.scheduler.tree()
+        for process in frozen:
+            process.suspend()
+        try:
+            until(lambda: "does not answer" in caplog.text)
+            other.abandon()
+            with pytest.raises(WorkGivenUp):
+                waiting.result(LIMIT_S)
+        finally:
+            for process in frozen:
+                process.resume()
+    until(lambda: count(workspace, ASLEEP) == 0)
+    other.close()
+    wait_for_workers(cluster, lambda: workspace.pool.size, 2)
+
+
+def test_work_that_is_lost_each_time_is_not_sent_for_ever(
+    store: WorkedStore,
+    cluster: RunningCluster,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[object] = []
+
+    def broken(_client: Client, *order: object, **_how: object) -> None:
+        sent.append(order)
+        raise OSError("broken stream")
+
+    monkeypatch.setattr(Client, "submit", broken)
+    other = Cluster(on(store, cluster), workspace.artifacts.root_id)
+    with pytest.raises(PoolUnavailable, match=r"lost each time \(broken stream\)"):
+        asked(other, own_pid)
+    assert 1 < len(sent) < 100
+    other.close()
+
+
+class EndsMeanwhile:
+    """Work of Dask that raises something just when nobody waits for it any more."""
+
+    status = "pending"
+
+    def done(self) -> bool:
+        return self.status == "error"
+
+    def result(self, timeout: float) -> None:
+        if not self.done():
+            self.status = "error"
+            raise TimeoutError(f"{timeout} s")
+        raise RowsRefused("no row")
+
+
+def test_what_work_raises_is_not_taken_for_the_end_of_a_wait(
+    store: WorkedStore, cluster: RunningCluster
+) -> None:
+    other = Cluster(on(store, cluster), lambda: None)
+    with pytest.raises(RowsRefused):
+        other._result(cast("Any", None), cast("Any", EndsMeanwhile()), 0)
 
 
 def test_a_closed_client_knows_no_workers(workspace: Workspace, cluster: RunningCluster) -> None:

@@ -233,3 +233,13 @@ def test_closing_the_workspace_ends_its_workers(store: WorkedStore) -> None:
     psutil.wait_procs([worker])
     assert not worker.is_running()
     use_folder(None)
+
+
+def test_a_pool_that_was_closed_begins_anew_and_ends_again(store: WorkedStore) -> None:
+    pool = Processes(store.settings(), 1)
+    found = []
+    for _ in range(2):
+        found.append(asked(pool, own_pid))
+        pool.close()
+        until(lambda: not psutil.pid_exists(found[-1]))
+    assert len(set(found)) == 2
