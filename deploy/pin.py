@@ -106,8 +106,10 @@ def _files(pinned: Mapping[str, Image], folder: Path) -> dict[str, str]:
         dagster["busybox"] = {"image": _with_tag(busybox)}
     if ours := pinned.get(OURS):
         base = Path(os.path.relpath(KUBERNETES, folder))
-        files["k8s/kustomization.yaml"] = _kustomization(Path("..") / base, ours)
-        files["k8s-pool/kustomization.yaml"] = _kustomization(Path("..") / base / "pool", ours)
+        for name, part in (("k8s", "."), ("k8s-pool", "pool")):
+            before = _named_in(KUBERNETES / part)
+            text = _kustomization(Path("..") / base / part, before, ours)
+            files[f"{name}/kustomization.yaml"] = text
         of_ours = {"image": _with_tag(ours)}
         # Helm takes a list from one file alone, so the deployment is written out.
         (deployment,) = read_values("values-dagster.yaml")["dagster-user-deployments"][
@@ -131,15 +133,19 @@ def _with_tag(image: Image) -> dict[str, str]:
     return {"repository": image.name, "tag": f"{image.tag}@{image.digest}"}
 
 
-def _kustomization(base: Path, image: Image) -> str:
+def _named_in(folder: Path) -> str:
+    """The name of our image after a kustomization, in which the user may have named another."""
+    (image,) = yaml.safe_load((folder / "kustomization.yaml").read_text())["images"]
+    return image.get("newName", image["name"])
+
+
+def _kustomization(base: Path, before: str, image: Image) -> str:
     return _yaml(
         {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
             "resources": [base.as_posix()],
-            "images": [
-                {"name": "backtest-pipeline", "newName": image.name, "digest": image.digest}
-            ],
+            "images": [{"name": before, "newName": image.name, "digest": image.digest}],
         }
     )
 

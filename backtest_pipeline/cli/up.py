@@ -271,7 +271,7 @@ def _dagster_settings() -> Finding:
 
 
 def _certificates_of_the_pool() -> list[Finding]:
-    """Whether the certificates of a pool hold for another month; nothing without any."""
+    """Whether the certificates of a cluster hold for another month; nothing without one."""
     from backtest_pipeline.market.errors import ConfigurationError
     from backtest_pipeline.pipeline.pools.tls import validity
     from backtest_pipeline.storage.doctor import Finding
@@ -279,13 +279,13 @@ def _certificates_of_the_pool() -> list[Finding]:
 
     name = "certificates of the pool"
     try:
-        folder = load_settings().pool_tls
+        settings = load_settings()
     except ConfigurationError:
         return []  # the settings are a finding of their own
-    if folder is None:
+    if settings.pool != "dask" or settings.pool_tls is None:
         return []
     try:
-        return [Finding(name, True, validity(folder))]
+        return [Finding(name, True, validity(settings.pool_tls))]
     except ConfigurationError as error:
         what, _, fix = str(error).partition("; ")
         return [Finding(name, False, what, fix)]

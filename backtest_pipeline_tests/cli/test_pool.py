@@ -34,3 +34,13 @@ def test_workers_and_status_need_the_address(cli: CommandLine) -> None:
         answer = cli("pool", command)
         assert answer.code != 0
         assert answer.message.startswith("BACKTEST_POOL_ADDRESS is not set; give it")
+
+
+def test_the_doctor_looks_at_certificates_where_there_is_a_cluster(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKTEST_POOL_TLS", str(tmp_path))  # Compose always names a folder
+    monkeypatch.setenv("BACKTEST_POOL_ADDRESS", "tls://scheduler:8786")
+    assert "ca.pem" not in cli("doctor").out
+    monkeypatch.setenv("BACKTEST_POOL", "dask")
+    assert "ca.pem is missing" in cli("doctor").out

@@ -67,9 +67,12 @@ def test_the_scheduler_listens_where_workers_and_runs_look_for_it() -> None:
     (port,) = manifests()["Service/pipeline-scheduler"]["spec"]["ports"]
     assert f"tls://pipeline-scheduler:{port['port']}" == ADDRESS
     container = pods()["backtest-scheduler"]["spec"]["containers"][0]
-    *command, host, _, listens_at = container["command"]
-    assert command == ["backtest-pipeline", "pool", "scheduler", "--host"]
-    assert (host, listens_at) == ("0.0.0.0", str(port["port"]))  # noqa: S104
+    *command, host, listens_at, health = container["command"]
+    assert command == ["backtest-pipeline", "pool", "scheduler"]
+    assert (host, listens_at) == ("--host=0.0.0.0", f"--port={port['port']}")
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = container[probe]["exec"]["command"][-1]
+        assert f"127.0.0.1:{health.removeprefix('--health-port=')}/health" in asked
     (tls,) = (entry for entry in container["env"] if entry["name"] == "BACKTEST_POOL_TLS")
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert tls["value"] == mounts["certificates"]

@@ -92,6 +92,24 @@ def test_kustomize_replaces_our_image(
     assert named == [f"{images[OURS].name}@{DIGEST}"] * pods
 
 
+def test_an_image_that_was_named_in_the_kustomization_is_pinned_too(
+    images: dict[str, Image], tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tools.parent / "deploy" / "k8s"
+    shutil.copytree(KUBERNETES, own)
+    for path in own.rglob("kustomization.yaml"):
+        path.write_text(
+            path.read_text().replace("newName: backtest", "newName: r.example/backtest")
+        )
+    monkeypatch.setattr("deploy.pin.KUBERNETES", own)
+    pin(images, own.parent / "pinned")
+    written = [yaml.safe_load(path.read_text()) for path in own.parent.glob("pinned/*/kust*")]
+    assert len(written) == 2
+    for one in written:
+        (image,) = one["images"]
+        assert image["name"] == "r.example/backtest-pipeline"  # as it is in what is built on
+
+
 def test_the_charts_start_them_by_their_digests(folder: Path, images: dict[str, Image]) -> None:
     ours = {"repository": images[OURS].name, "tag": f"0.1.0@{DIGEST}"}
     before = read_values("values-dagster.yaml")

@@ -200,6 +200,8 @@ def test_every_setting_can_be_set_where_it_is_read() -> None:
     assert SETTINGS - passed - fixed - of_container == set()
     for field in LlmSettings.model_fields:
         assert f"BACKTEST_{field.upper()}" in WRITTEN["code-location"]["environment"]
+    for computing in ("code-location", "service", "worker"):  # each writes in bulk
+        assert "BACKTEST_WRITERS" in WRITTEN[computing]["environment"], computing
 
 
 def test_no_password_is_written_down_and_each_is_asked_for() -> None:

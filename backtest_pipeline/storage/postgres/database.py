@@ -247,10 +247,11 @@ def connect_database(
     # The last option wins: nothing in the connection string can override it.
     guard = "-cdefault_transaction_read_only=on" if read_only else ""
     options = " ".join(filter(None, (options_of(SESSION), words.pop("options", ""), guard)))
-    # Names this process, so that its statements can be told from those of others.
-    words["application_name"] = " ".join(
-        (words.get("application_name", "backtest_pipeline"), str(os.getpid()), gethostname())
-    )[:_LONGEST_NAME]
+    # Names this process, so that its statements can be told from those of others: what is too long
+    # is cut from what the user wrote.
+    process = f" {os.getpid()} {gethostname()}"[:_LONGEST_NAME]
+    named = words.get("application_name", "backtest_pipeline")
+    words["application_name"] = named[: _LONGEST_NAME - len(process)] + process
     conninfo = make_conninfo("", **(_CONNECTION | words | {"options": options}))
     where = f"{words.get('host', 'localhost')}/{words.get('dbname') or words.get('user', '')}"
     with _errors(where, variable), closing(_connected(conninfo, revive)) as first:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -178,6 +179,16 @@ def test_the_dagster_url_keeps_signs_in_a_password() -> None:
     assert (url.username, url.password, url.database) == ("me", odd, "d")
     assert (url.query["host"], url.query["port"]) == ("db.example", "6543")
     assert url.query["options"] == "-cjit=off -csearch_path=dagster"
+
+
+def test_a_session_says_which_process_it_is_of_however_long_its_name_is(database: Database) -> None:
+    named = make_conninfo(database.conninfo, application_name="desk " * 20)
+    opened = connect_database(named)
+    with opened.begin() as connection:
+        found = str(connection.scalar(sa.text("SHOW application_name")))
+    opened.close()
+    assert found.startswith("desk desk")
+    assert f" {os.getpid()} {socket.gethostname()}"[:40] in found
 
 
 def test_a_pool_without_a_connection_left_is_a_store_that_cannot_be_used(
