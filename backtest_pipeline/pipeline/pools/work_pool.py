@@ -73,7 +73,10 @@ class WorkPool(Protocol):
         ...
 
     def abandon(self) -> None:
-        """End the work that is under way elsewhere; whoever waits for it gets an error."""
+        """End all work of this pool that is under way elsewhere; whoever waits gets an error.
+
+        Also another thread's: runs that are to end one by one have a workspace each.
+        """
         ...
 
     def close(self) -> None:

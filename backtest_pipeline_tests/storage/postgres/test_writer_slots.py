@@ -19,7 +19,7 @@ from backtest_pipeline.storage.postgres.database import Database, connect_databa
 from backtest_pipeline.storage.postgres.retry import Retry
 from backtest_pipeline.storage.postgres.writer_slots import waiting_until
 from backtest_pipeline_tests.sql import scalar
-from backtest_pipeline_tests.waiting import until
+from backtest_pipeline_tests.waiting import LIMIT_S, until
 
 # They share one import of the modules.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -144,7 +144,7 @@ def test_a_writer_that_stands_still_in_a_copy_loses_its_slot(database: Database)
     with ThreadPoolExecutor(1) as pool, ExitStack() as released:
         released.callback(goes_on.set)
         still = pool.submit(stand_still)
-        sent.wait()
+        assert sent.wait(LIMIT_S)
         with one.writing():
             assert scalar(database, HELD) == 1
         goes_on.set()
