@@ -92,7 +92,7 @@ def shared_by_tests() -> dict[str, str]:
     """What a test may change for those after it without anybody seeing why they fail."""
     umask = os.umask(0o077)
     os.umask(umask)
-    of_libraries = ("KMP_", "PYTEST_")  # which set them when they are loaded
+    of_libraries = ("KMP_", "MPLCONFIGDIR", "PYTEST_")  # which set them when they are loaded
     environment = {k: v for k, v in os.environ.items() if not k.startswith(of_libraries)}
     interrupt = repr(signal.getsignal(signal.SIGINT))
     return {**environment, "umask": oct(umask), "folder": os.getcwd(), "interrupt": interrupt}

@@ -32,6 +32,8 @@ from deploy.registry import DigestNotFound, digest_of
 PINNED = ROOT / "deploy" / "pinned"
 OF_COMPOSE = ROOT / ".env"
 _IMAGES = "images.env"
+_NAME = "backtest-pipeline"
+"""Of our image in the manifests."""
 # Names of images need no quotes, but may have them.
 _VARIABLE = re.compile(r"""^\s*([A-Z]+_IMAGE)=["']?([^\s"'#]+)""", re.MULTILINE)
 _WRITTEN = "# Written by `make pin`; run it again to follow the tags.\n"
@@ -135,8 +137,9 @@ def _with_tag(image: Image) -> dict[str, str]:
 
 def _named_in(folder: Path) -> str:
     """The name of our image after a kustomization, in which the user may have named another."""
-    (image,) = yaml.safe_load((folder / "kustomization.yaml").read_text())["images"]
-    return image.get("newName", image["name"])
+    written = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    new = {image["name"]: image.get("newName") for image in written.get("images") or ()}
+    return new.get(_NAME) or _NAME
 
 
 def _kustomization(base: Path, before: str, image: Image) -> str:

@@ -271,7 +271,7 @@ def _dagster_settings() -> Finding:
 
 
 def _certificates_of_the_pool() -> list[Finding]:
-    """Whether the certificates of a cluster hold for another month; nothing without one."""
+    """Whether the certificates of a pool hold for another month; nothing where none are needed."""
     from backtest_pipeline.market.errors import ConfigurationError
     from backtest_pipeline.pipeline.pools.tls import validity
     from backtest_pipeline.storage.doctor import Finding
@@ -282,10 +282,12 @@ def _certificates_of_the_pool() -> list[Finding]:
         settings = load_settings()
     except ConfigurationError:
         return []  # the settings are a finding of their own
-    if settings.pool != "dask" or settings.pool_tls is None:
+    folder = settings.pool_tls
+    # A host of scheduler or workers alone has them, and no pool. Compose always names a folder.
+    if folder is None or (settings.pool != "dask" and not (folder / "ca.pem").exists()):
         return []
     try:
-        return [Finding(name, True, validity(settings.pool_tls))]
+        return [Finding(name, True, validity(folder))]
     except ConfigurationError as error:
         what, _, fix = str(error).partition("; ")
         return [Finding(name, False, what, fix)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backtest_pipeline.pipeline.pools.tls import make_certificates
 from backtest_pipeline_tests.cli.conftest import CommandLine
 
 
@@ -36,11 +37,14 @@ def test_workers_and_status_need_the_address(cli: CommandLine) -> None:
         assert answer.message.startswith("BACKTEST_POOL_ADDRESS is not set; give it")
 
 
-def test_the_doctor_looks_at_certificates_where_there_is_a_cluster(
+def test_the_doctor_looks_at_certificates_where_there_are_or_must_be_some(
     cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BACKTEST_POOL_TLS", str(tmp_path))  # Compose always names a folder
     monkeypatch.setenv("BACKTEST_POOL_ADDRESS", "tls://scheduler:8786")
-    assert "ca.pem" not in cli("doctor").out
+    assert "certificates of the pool" not in cli("doctor").out
+    make_certificates(tmp_path)  # as on a host that has workers or the scheduler alone
+    assert "certificates of the pool" in cli("doctor").out
+    (tmp_path / "ca.pem").unlink()
     monkeypatch.setenv("BACKTEST_POOL", "dask")
     assert "ca.pem is missing" in cli("doctor").out

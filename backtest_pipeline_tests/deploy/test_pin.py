@@ -92,22 +92,29 @@ def test_kustomize_replaces_our_image(
     assert named == [f"{images[OURS].name}@{DIGEST}"] * pods
 
 
-def test_an_image_that_was_named_in_the_kustomization_is_pinned_too(
-    images: dict[str, Image], tools: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("edited", "name"),
+    [
+        (
+            "  - {name: busybox, newTag: '1'}\n  - {name: backtest-pipeline, newName: r.io/b}\n",
+            "r.io/b",
+        ),
+        ("  - {name: backtest-pipeline, newTag: '1'}\n", "backtest-pipeline"),
+        ("  []\n", "backtest-pipeline"),
+    ],
+)
+def test_the_kustomization_names_our_image_as_what_it_builds_on_does(
+    images: dict[str, Image], tools: Path, monkeypatch: pytest.MonkeyPatch, edited: str, name: str
 ) -> None:
     own = tools.parent / "deploy" / "k8s"
     shutil.copytree(KUBERNETES, own)
     for path in own.rglob("kustomization.yaml"):
-        path.write_text(
-            path.read_text().replace("newName: backtest", "newName: r.example/backtest")
-        )
+        before, *_ = path.read_text().partition("images:\n")
+        path.write_text(f"{before}images:\n{edited}")
     monkeypatch.setattr("deploy.pin.KUBERNETES", own)
     pin(images, own.parent / "pinned")
     written = [yaml.safe_load(path.read_text()) for path in own.parent.glob("pinned/*/kust*")]
-    assert len(written) == 2
-    for one in written:
-        (image,) = one["images"]
-        assert image["name"] == "r.example/backtest-pipeline"  # as it is in what is built on
+    assert [one["images"][0]["name"] for one in written] == [name] * 2
 
 
 def test_the_charts_start_them_by_their_digests(folder: Path, images: dict[str, Image]) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from threading import Lock, Thread
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from distributed import Client, Future, KilledWorker
 from distributed.client import ClosedClientError
@@ -53,23 +54,27 @@ _OF_A_CLOSED_CLIENT = (AttributeError, RuntimeError)
 _log = logging.getLogger(__name__)
 
 
+_Workers: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""What a scheduler knows of its workers, by address."""
+
+
 class _Lost(Exception):
     """The connection to the scheduler is lost, and the scheduler may have forgotten the work."""
 
 
 def _tell_to_give_up(
-    client: Client, sent: Mapping[str, Future[Any]], workers: Callable[[Client], list[str]]
+    client: Client, sent: Mapping[str, Future[Any]], usable: Callable[[_Workers], list[str]]
 ) -> None:
     try:
         client.cancel(list(sent.values()), force=True)
-        client.run(give_up, list(sent), workers=workers(client), on_error="ignore")
+        client.run(give_up, list(sent), workers=usable(workers_known(client)), on_error="ignore")
     except (OSError, ClosedClientError, *_OF_A_CLOSED_CLIENT) as error:
         if isinstance(error, _OF_A_CLOSED_CLIENT) and client.status != "closed":
             raise
         _log.warning("the workers could not be told to stop, and end what they do: %s", error)
 
 
-def workers_known(client: Client) -> Mapping[str, Mapping[str, Any]]:
+def workers_known(client: Client) -> _Workers:
     """What the scheduler knows of its workers now, by address.
 
     `Client.scheduler_info` would give what it knew earlier where it does not answer.
@@ -86,7 +91,7 @@ def workers_known(client: Client) -> Mapping[str, Mapping[str, Any]]:
         if client.status == "running":
             raise
         raise ClosedClientError("the connection to the scheduler is closed") from error
-    return cast(Mapping[str, Mapping[str, Any]], about["workers"])
+    return cast(_Workers, about["workers"])
 
 
 class Cluster:
@@ -169,9 +174,10 @@ class Cluster:
         telling.join(_TELL_S)
 
     def close(self) -> None:
-        if self._client is not None:
-            self._client.close(timeout=_CONNECT_S)
-            self._client = None
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(TimeoutError):  # of a scheduler that does not hear it
+                client.close(timeout=_CONNECT_S)
 
     def _answer(self, order: Order[A, R], name: str, begun_at: int) -> R:
         client = self._connected(begun_at)
@@ -238,9 +244,10 @@ class Cluster:
     def _why_none(self, client: Client) -> str | None:
         """Why there is no worker that could do the work; None where there is one."""
         try:
-            return None if self._usable(client) else self._none_usable(client)
+            workers = workers_known(client)
         except TimeoutError:
             return f"the scheduler at {self._settings.pool_address} does not answer; {_START}"
+        return None if self._usable(workers) else self._none_usable(workers)
 
     def _warn_once(self, why: str) -> None:
         if not self._warned:
@@ -249,16 +256,21 @@ class Cluster:
 
     def _seen(self) -> tuple[Client, list[str]]:
         """The client, and the workers that it knows now, once a scheduler answers."""
+        is_gone = False
         while True:
-            client = self._connected(self._abandonments)
+            client = self._connected(self._abandonments, look=is_gone)
             try:
-                return client, self._usable(client)
+                return client, self._usable(workers_known(client))
             except (OSError, ClosedClientError):
-                # It is gone since then: wait for it, however lately it had a worker.
-                self._seen_at = 0.0
+                # Since then: wait for it, however lately it had a worker.
+                is_gone = True
 
-    def _connected(self, begun_at: int) -> Client:
-        """The client, connected to a scheduler that has a worker for us.
+    def _connected(self, begun_at: int, *, look: bool = False) -> Client:
+        """The client, connected to a scheduler that has a worker for us, or lately had.
+
+        Args:
+            begun_at: how often work had been abandoned when this one began.
+            look: ask it, however lately it had a worker.
 
         Raises:
             _Lost: where the work was abandoned since it had begun.
@@ -270,11 +282,13 @@ class Cluster:
                 try:
                     client = self._running()
                     if client is not None:
-                        if self._seen_at or self._usable(client):
-                            self._seen_at = self._seen_at or time.monotonic()
-                            self._warned = False
+                        if self._seen_at and not look:
                             return client
-                        why = self._none_usable(client)
+                        workers = workers_known(client)
+                        if self._usable(workers):
+                            self._seen_at, self._warned = time.monotonic(), False
+                            return client
+                        why = self._none_usable(workers)
                     else:
                         address = self._settings.pool_address
                         why = f"the scheduler at {address} does not answer; {_START}"
@@ -311,13 +325,12 @@ class Cluster:
             )
         return self._client if self._client.status == "running" else None
 
-    def _usable(self, client: Client) -> list[str]:
-        """Addresses of the workers that are like this process."""
+    def _usable(self, workers: _Workers) -> list[str]:
+        """Addresses of those that are like this process."""
         wanted = name_of(self._known)
-        return [a for a, about in workers_known(client).items() if wanted in about["resources"]]
+        return [address for address, about in workers.items() if wanted in about["resources"]]
 
-    def _none_usable(self, client: Client) -> str:
-        others = workers_known(client)
+    def _none_usable(self, others: _Workers) -> str:
         address = self._settings.pool_address
         if not others:
             return f"the scheduler at {address} has no workers; {_START}"

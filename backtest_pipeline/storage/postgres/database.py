@@ -247,11 +247,7 @@ def connect_database(
     # The last option wins: nothing in the connection string can override it.
     guard = "-cdefault_transaction_read_only=on" if read_only else ""
     options = " ".join(filter(None, (options_of(SESSION), words.pop("options", ""), guard)))
-    # Names this process, so that its statements can be told from those of others: what is too long
-    # is cut from what the user wrote.
-    process = f" {os.getpid()} {gethostname()}"[:_LONGEST_NAME]
-    named = words.get("application_name", "backtest_pipeline")
-    words["application_name"] = named[: _LONGEST_NAME - len(process)] + process
+    words["application_name"] = _session_name(words.get("application_name", "backtest_pipeline"))
     conninfo = make_conninfo("", **(_CONNECTION | words | {"options": options}))
     where = f"{words.get('host', 'localhost')}/{words.get('dbname') or words.get('user', '')}"
     with _errors(where, variable), closing(_connected(conninfo, revive)) as first:
@@ -266,6 +262,18 @@ def connect_database(
         hide_parameters=True,
     )
     return Database(conninfo, engine, where, variable, retry or Retry(), revive, writers)
+
+
+def _session_name(given: str) -> str:
+    """A name for the sessions of this process, by which their statements are told from others'.
+
+    What is too long for the server is cut from what the user wrote, and from the start of the
+    host's name: of pods, the end differs.
+    """
+    pid = f" {os.getpid()} "
+    process = pid + gethostname()[-(_LONGEST_NAME - len(pid)) :]
+    plain = given.encode("ascii", "replace").decode()  # the server writes other characters longer
+    return plain[: _LONGEST_NAME - len(process)] + process
 
 
 @contextmanager

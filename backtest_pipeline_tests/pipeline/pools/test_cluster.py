@@ -163,7 +163,7 @@ def test_an_interrupt_ends_the_statements_of_workers_and_keeps_what_is_stored(
     assert asked(workspace.pool, own_pid) in {process.pid for process in cluster.computing()}
 
 
-def test_a_frozen_scheduler_is_told_of_and_its_work_can_be_given_up(
+def test_a_frozen_scheduler_is_named_and_its_work_can_be_given_up(
     store: WorkedStore,
     cluster: RunningCluster,
     workspace: Workspace,
@@ -185,6 +185,7 @@ def test_a_frozen_scheduler_is_told_of_and_its_work_can_be_given_up(
         finally:
             for process in frozen:
                 process.resume()
+            other.abandon()
     until(lambda: count(workspace, ASLEEP) == 0)
     other.close()
     wait_for_workers(cluster, lambda: workspace.pool.size, 2)
