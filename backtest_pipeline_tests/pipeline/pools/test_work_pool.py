@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -23,7 +24,7 @@ def test_the_settings_choose_and_nothing_is_started() -> None:
     assert pool_of(load_settings(pool_workers=5), unread) == Threads(5)
     processes = pool_of(load_settings(pool="processes"), unread)
     assert isinstance(processes, Processes)
-    assert processes.size == usable_cores()
+    assert 1 <= processes.size == usable_cores() <= len(os.sched_getaffinity(0))
     assert workers_of(load_settings(pool="processes", pool_workers=7)) == 7
     cluster = pool_of(load_settings(pool="dask", pool_address="tcp://127.0.0.1:1"), unread)
     assert isinstance(cluster, Cluster)
